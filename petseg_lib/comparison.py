@@ -1,0 +1,117 @@
+"""Many runs side by side, with intervals: what differs, and whether the difference is real."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.stats import bootstrap
+
+from petseg_lib.config import BorderPolicy
+from petseg_lib.evaluation import dice_per_image, dice_table
+from petseg_lib.runs import Run, RunError
+
+TOO_CLOSE = 0.01  # two models closer than this on one seed are not called different
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean and its bootstrap interval."""
+
+    mean: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.mean:.4f} [{self.low:.4f}, {self.high:.4f}]"
+
+
+def mean_interval(values: np.ndarray, confidence: float = 0.95, samples: int = 2000, seed: int = 0) -> Interval:
+    """The mean of values with its bias-corrected and accelerated (BCa) bootstrap interval, by scipy.
+
+    Args:
+        values: (N,); for a paired comparison, the differences on the same images.
+    """
+    values = np.asarray(values, dtype=float)
+    mean = float(values.mean())
+    if len(values) < 2 or np.ptp(values) == 0:  # nothing to resample
+        return Interval(mean, mean, mean)
+    result = bootstrap((values,), np.mean, n_resamples=samples, confidence_level=confidence, rng=np.random.default_rng(seed))
+    return Interval(mean, float(result.confidence_interval.low), float(result.confidence_interval.high))
+
+
+def same_images(tables: dict[str, pd.DataFrame]) -> None:
+    """Refuse to compare runs that were not measured on the same images.
+
+    Args:
+        tables: each run's per_image table, by the run's name.
+    """
+    (first, reference), *others = tables.items()
+    for name, table in others:
+        if list(table["name"]) != list(reference["name"]):
+            raise RunError(
+                f"{first} was measured on {len(reference)} images and {name} on {len(table)}, not the same ones: "
+                "run both with the same data and limit_images"
+            )
+
+
+def convention_table(tables: dict[str, pd.DataFrame], batch_sizes: dict[str, int]) -> pd.DataFrame:
+    """Every Dice convention of every run: rows convention, resolution, border_policy; a column a run."""
+    keys = ["convention", "resolution", "border_policy"]
+    columns = {name: dice_table(table, batch_sizes[name]).set_index(keys)["value"] for name, table in tables.items()}
+    return pd.DataFrame(columns)
+
+
+def dice_by_breed(tables: dict[str, pd.DataFrame], confidence: float = 0.95, samples: int = 2000) -> pd.DataFrame:
+    """dice_image (native, pet) of each breed and run, with its interval: run, species, breed, images, mean, low, high."""
+    rows = []
+    for run, table in tables.items():
+        dice = dice_per_image(table).to_numpy()
+        for (species, breed), index in table.groupby(["species", "breed"]).indices.items():
+            interval = mean_interval(dice[index], confidence, samples)
+            rows.append((run, species, breed, len(index), interval.mean, interval.low, interval.high))
+    return pd.DataFrame(rows, columns=["run", "species", "breed", "images", "mean", "low", "high"])
+
+
+def paired_difference(
+    first: pd.DataFrame,
+    second: pd.DataFrame,
+    confidence: float = 0.95,
+    samples: int = 2000,
+    border_policy: BorderPolicy = "pet",
+) -> tuple[np.ndarray, Interval]:
+    """dice_image (native) of the second less the first, image by image, and the interval of its mean."""
+    difference = dice_per_image(second, "native", border_policy).to_numpy() - dice_per_image(
+        first, "native", border_policy
+    ).to_numpy()
+    return difference, mean_interval(difference, confidence, samples)
+
+
+def verdict(first: str, second: str, difference: Interval, confidence: float = 0.95) -> str:
+    """One sentence: which run is better, and whether the difference is real.
+
+    Args:
+        difference: of `paired_difference`, the second less the first.
+    """
+    better, worse = (second, first) if difference.mean > 0 else (first, second)
+    amount = f"{abs(difference.mean):.4f} dice_image"
+    ends = sorted((abs(difference.low), abs(difference.high)))
+    if difference.low <= 0 <= difference.high:
+        return (
+            f"These images do not tell {first} and {second} apart: {better} is {amount} ahead, but the "
+            f"{confidence:.0%} interval of the difference ({difference.low:+.4f} to {difference.high:+.4f}) includes zero."
+        )
+    sentence = f"{better} is better than {worse} by {amount} ({confidence:.0%} interval {ends[0]:.4f} to {ends[1]:.4f}, paired over images)"
+    if abs(difference.mean) < TOO_CLOSE:
+        return sentence + f"; but one training run each cannot support less than {TOO_CLOSE}: another seed may turn it round."
+    return sentence + ": more than images drawn by chance explain. Another seed of the training is not in this interval."
+
+
+def summary_table(runs: list[Run], tables: dict[str, pd.DataFrame], confidence: float = 0.95, samples: int = 2000) -> pd.DataFrame:
+    """One row a run: dice_image (native, pet) with its interval, and what the run cost."""
+    rows = []
+    for run in runs:
+        metrics, interval = run.metrics, mean_interval(dice_per_image(tables[run.name]).to_numpy(), confidence, samples)
+        row = {"run": run.name, "model": metrics["model"], "dice": interval.mean, "low": interval.low, "high": interval.high}
+        names = ("parameters", "gflop", "images_per_second", "epochs", "best_epoch", "training_seconds")
+        rows.append(row | {name: metrics[name] for name in names})
+    return pd.DataFrame(rows)

@@ -1,0 +1,224 @@
+"""Every parameter once: its name, type, unit, range, default and one sentence.
+
+The parameters cell of each notebook, the profiles and the command line all use these names; the defaults are
+those of the `demo` profile. A bad value ends in one sentence that names the parameter, the value and what is allowed.
+"""
+
+import ast
+import os
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+BorderPolicy = Literal["pet", "background", "edge", "ignore"]
+Split = Literal["train", "valid", "trainval", "test"]
+
+
+class ParameterError(ValueError):
+    """A parameter that cannot be used. In a notebook it shows as its sentences alone, without a traceback."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [f"ParameterError: {self}"]
+
+
+def _no_bool(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("true and false are no numbers")
+    return value
+
+
+def number(kind: type, **bounds: Any) -> Any:
+    """An `int` or `float` type within bounds, which (unlike Python) does not take True for 1."""
+    return Annotated[kind, BeforeValidator(_no_bool), Field(allow_inf_nan=False if kind is float else None, **bounds)]
+
+
+class Parameters(BaseModel):
+    """What every notebook takes. A field's description says its unit and range in words."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    data: str = Field("demo", min_length=1, description="dataset folder in the Oxford-IIIT layout, or `demo`")
+    run_dir: str = Field(min_length=1, description="run folder to write, relative to the workspace")
+    figures_dir: str = Field("figures/demo", min_length=1, description="folder for exported figures")
+    limit_images: number(int, ge=0) = Field(0, description="images used of each split, evenly spaced; 0 = all")
+    seed: number(int, ge=0, lt=2**31) = Field(0, description="seed of every random choice, 0 to 2147483647")
+
+    @classmethod
+    def from_notebook(cls, namespace: dict[str, Any]) -> "Parameters":
+        """The parameters of a notebook's cell, checked.
+
+        Args:
+            namespace: the notebook's `globals()`, after the parameters cell (and papermill's own) ran.
+
+        Raises:
+            ParameterError: one line for each name or value that is wrong, missing or unknown.
+        """
+        given = {name: namespace[name] for name in cls.model_fields if name in namespace}
+        given |= {name: namespace.get(name) for name in _injected_names(namespace.get("In", []))}
+        missing = [name for name in cls.model_fields if name not in given]
+        if missing:
+            raise ParameterError(f"the parameters cell must set {', '.join(missing)}")
+        return cls.checked(given)
+
+    @classmethod
+    def checked(cls, values: dict[str, Any]) -> "Parameters":
+        """The same from a dictionary, in which missing names take their defaults."""
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            raise ParameterError("\n".join(_sentence(cls, item) for item in error.errors())) from None
+
+
+def _injected_names(cells: list[str]) -> list[str]:
+    """The names that papermill's injected cell sets: it only warns of a name that the notebook does not know."""
+    injected = [cell for cell in cells if cell.startswith("# Parameters\n")]
+    return [
+        target.id
+        for cell in injected
+        for statement in ast.parse(cell).body
+        if isinstance(statement, ast.Assign)
+        for target in statement.targets
+        if isinstance(target, ast.Name)
+    ]
+
+
+def _sentence(model: type[Parameters], error: dict[str, Any]) -> str:
+    """One readable sentence for one of pydantic's errors."""
+    if not error["loc"]:
+        return str(error["msg"]).removeprefix("Value error, ")
+    name = str(error["loc"][0])
+    if error["type"] == "extra_forbidden":
+        import difflib
+
+        near = difflib.get_close_matches(name, model.model_fields, n=1)
+        return f"unknown parameter {name!r}" + (f": did you mean {near[0]!r}?" if near else "")
+    if error["type"] == "missing":
+        return f"parameter {name} is missing ({model.model_fields[name].description})"
+    reason = error["msg"].removeprefix("Value error, ").replace("Input should be", "it must be")
+    return f"parameter {name} is {error['input']!r}, but {reason} ({model.model_fields[name].description})"
+
+
+class ImageParameters(Parameters):
+    """How a photograph becomes a network's input."""
+
+    image_size: number(int, ge=32, le=4096) = Field(96, description="side of the square input, px, 32 to 4096")
+    border_policy: BorderPolicy = Field("pet", description="what the trimap's border counts as")
+    flip_probability: number(float, ge=0, le=1) = Field(0.5, description="chance of a left-right flip, 0 to 1")
+    affine_probability: number(float, ge=0, le=1) = Field(0.5, description="chance of an affine change, 0 to 1")
+    shift: number(float, ge=0, le=0.5) = Field(0.1, description="largest shift, share of the side, 0 to 0.5")
+    scale_min: number(float, gt=0, le=1) = Field(0.8, description="smallest zoom factor, above 0 to 1")
+    scale_max: number(float, ge=1, le=4) = Field(1.2, description="largest zoom factor, 1 to 4")
+    rotate: number(float, ge=0, le=180) = Field(15.0, description="largest rotation, degrees, 0 to 180")
+    colour: number(float, ge=0, le=1) = Field(0.2, description="strength of brightness, contrast, hue changes, 0 to 1")
+
+
+class ExplorationParameters(ImageParameters):
+    """Notebook 01."""
+
+    run_dir: str = Field("runs/demo/data_exploration", min_length=1, description=Parameters.model_fields["run_dir"].description)
+    loader_workers: number(int, ge=0, le=256) = Field(0, description="worker processes that read files; 0 = one a core")
+
+
+class MeanStdParameters(Parameters):
+    """Notebook 02."""
+
+    run_dir: str = Field("runs/demo/mean_std", min_length=1, description=Parameters.model_fields["run_dir"].description)
+    statistics_split: Split = Field("train", description="split over which mean and std are taken")
+
+
+class TrainingParameters(ImageParameters):
+    """What notebooks 03 and 04 share."""
+
+    model: ClassVar[str]
+
+    normalisation: Literal["dataset", "imagenet", "report"] = Field(
+        "dataset", description="mean and std to normalise with; `dataset` = those of notebook 02"
+    )
+    statistics_run: str = Field("mean_std", min_length=1, description="run folder of notebook 02, or its name beside this run")
+    width: number(int, ge=4, le=512) = Field(16, description="channels of the first stage, 4 to 512; the report has 64")
+    dropout: number(float, ge=0, lt=1) = Field(0.1, description="share of bottleneck channels dropped, 0 to below 1")
+    initialisation: Literal["kaiming", "default"] = Field("kaiming", description="how weights start")
+    epochs: number(int, ge=1, le=100_000) = Field(12, description="passes over the train split, 1 or more")
+    batch_size: number(int, ge=1, le=65_536) = Field(8, description="images a step, 1 or more")
+    optimizer: Literal["adam", "adamw"] = Field("adamw", description="optimiser")
+    learning_rate: number(float, gt=0, le=1) = Field(3e-3, description="learning rate at its peak, above 0 to 1")
+    weight_decay: number(float, ge=0, le=1) = Field(1e-2, description="weight decay, 0 to 1")
+    schedule: Literal["constant", "cosine", "onecycle"] = Field("onecycle", description="course of the learning rate")
+    loss: Literal["bce_dice", "bce_dice_image", "bce", "dice", "double_sigmoid"] = Field(
+        "bce_dice_image", description="loss; `double_sigmoid` is the report's"
+    )
+    ema_decay: number(float, ge=0, lt=1) = Field(0.0, description="decay a step of averaged weights, 0 to below 1; 0 = off")
+    patience: number(int, ge=0) = Field(0, description="epochs without a better validation Dice before stopping; 0 = off")
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = Field("auto", description="arithmetic of the network")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where to compute")
+    loader_workers: number(int, ge=0, le=256) = Field(0, description="worker processes that make batches; 0 = none")
+
+    def model_settings(self) -> dict[str, Any]:
+        """The keyword arguments of `models.build_model`."""
+        names = ("width", "depth", "dropout", "initialisation", "variant", "encoder_weights")
+        return {name: getattr(self, name) for name in names if name in type(self).model_fields}
+
+    @model_validator(mode="after")
+    def _one_batch_fits_batchnorm(self) -> "TrainingParameters":
+        if 0 < self.limit_images < 2:
+            raise ValueError(f"parameter limit_images is {self.limit_images}, but training needs 2 images or more (or 0 = all)")
+        return self
+
+
+class UNetParameters(TrainingParameters):
+    """Notebook 03."""
+
+    model: ClassVar[str] = "unet"
+    run_dir: str = Field("runs/demo/unet", min_length=1, description=Parameters.model_fields["run_dir"].description)
+    depth: number(int, ge=1, le=8) = Field(4, description="halvings of the resolution, 1 to 8; the report has 4")
+
+
+class ResNet34UNetParameters(TrainingParameters):
+    """Notebook 04."""
+
+    model: ClassVar[str] = "resnet34_unet"
+    run_dir: str = Field("runs/demo/resnet34_unet", min_length=1, description=Parameters.model_fields["run_dir"].description)
+    variant: Literal["default", "report"] = Field("default", description="true ResNet34 blocks, or the report's own network")
+    depth: number(int, ge=2, le=6) = Field(5, description="halvings of the resolution, 2 to 5; variant `report` has 6")
+    encoder_weights: str = Field("", description="`imagenet`, a file with a torchvision resnet34 state dict, or empty")
+
+
+class ComparisonParameters(Parameters):
+    """Notebook 05."""
+
+    run_dir: str = Field("runs/demo/comparison", min_length=1, description=Parameters.model_fields["run_dir"].description)
+    runs: list[str] = Field(["unet", "resnet34_unet"], min_length=1, description="run folders, or their names beside this run")
+    train_missing: bool = Field(True, description="train the profile's runs that do not stand yet")
+    bootstrap_samples: number(int, ge=100, le=1_000_000) = Field(2000, description="resamples of each interval, 100 or more")
+    confidence: number(float, gt=0.5, lt=1) = Field(0.95, description="confidence of each interval, 0.5 to 1")
+
+
+NOTEBOOKS: dict[str, type[Parameters]] = {
+    "01_data_exploration": ExplorationParameters,
+    "02_mean_std": MeanStdParameters,
+    "03_unet_training": UNetParameters,
+    "04_resnet34_unet_training": ResNet34UNetParameters,
+    "05_comparison": ComparisonParameters,
+}
+
+
+def workspace() -> Path:
+    """The folder that holds `runs/`, `data/` and `figures/`.
+
+    The environment variable PETSEG_WORKSPACE, or the nearest folder above the current one that has both `notebooks`
+    and `pyproject.toml` (so that JupyterLab, nbval and papermill all find the same), or the current one.
+    """
+    if os.environ.get("PETSEG_WORKSPACE"):
+        return Path(os.environ["PETSEG_WORKSPACE"]).resolve()
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "notebooks").is_dir() and (folder / "pyproject.toml").is_file():
+            return folder
+    return here
+
+
+def shown(path: Path) -> str:
+    """A path as people should see it: relative to the workspace where it lies inside, with forward slashes."""
+    path = Path(path).absolute()
+    return path.relative_to(workspace()).as_posix() if path.is_relative_to(workspace()) else str(path)

@@ -1,0 +1,260 @@
+"""A small painter for the synthetic pets: soft shapes given by distances, with fur, light and shadow.
+
+Every shape is a field of signed distances to its outline (negative inside). One field gives the anti-aliased edge, the
+round shading, the shadow on what lies behind and, jittered by a hair texture, the fur along the contour.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+
+Colour = Sequence[float]
+COOL = np.array([0.80, 0.92, 0.70], np.float32)  # how strongly shade takes red, green, blue away: shadows turn blue
+WARM = np.array([1.00, 0.86, 0.62], np.float32)  # how strongly light adds them: lights turn golden
+
+
+@dataclass(frozen=True)
+class Blob:
+    """An ellipse: centre, radii, and the angle (radians) that turns it."""
+
+    x: float
+    y: float
+    rx: float
+    ry: float
+    angle: float = 0.0
+
+    def bounds(self) -> tuple[float, float, float, float]:
+        r = max(self.rx, self.ry)
+        return self.x - r, self.y - r, self.x + r, self.y + r
+
+    def distance(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        c, s = math.cos(self.angle), math.sin(self.angle)
+        px, py = (x - self.x) * c + (y - self.y) * s, (y - self.y) * c - (x - self.x) * s
+        k1 = np.hypot(px / self.rx, py / self.ry)
+        k2 = np.hypot(px / self.rx**2, py / self.ry**2) + 1e-6
+        return k1 * (k1 - 1) / k2, px
+
+
+@dataclass(frozen=True)
+class Limb:
+    """A chain of round cones through points (x, y, radius): legs, tails, ears, whiskers."""
+
+    points: tuple[tuple[float, float, float], ...]
+
+    def bounds(self) -> tuple[float, float, float, float]:
+        p = np.asarray(self.points)
+        r = p[:, 2]
+        return min(p[:, 0] - r), min(p[:, 1] - r), max(p[:, 0] + r), max(p[:, 1] + r)
+
+    def distance(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Distance to the chain, and the length along it (for rings and stripes)."""
+        best, along, walked = None, None, 0.0
+        for (ax, ay, ar), (bx, by, br) in zip(self.points, self.points[1:], strict=False):
+            ux, uy = bx - ax, by - ay
+            length = math.hypot(ux, uy) + 1e-6
+            h = np.clip(((x - ax) * ux + (y - ay) * uy) / length**2, 0, 1)
+            d = np.hypot(x - ax - h * ux, y - ay - h * uy) - (ar + h * (br - ar))
+            here = walked + h * length
+            along = here if best is None else np.where(d < best, here, along)
+            best = d if best is None else np.minimum(best, d)
+            walked += length
+        return best, along
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle with rounded corners: centre, half sides, corner radius, angle."""
+
+    x: float
+    y: float
+    hx: float
+    hy: float
+    corner: float = 0.0
+    angle: float = 0.0
+
+    def bounds(self) -> tuple[float, float, float, float]:
+        r = math.hypot(self.hx, self.hy) if self.angle else 0
+        rx, ry = max(self.hx, r), max(self.hy, r)
+        return self.x - rx, self.y - ry, self.x + rx, self.y + ry
+
+    def distance(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        c, s = math.cos(self.angle), math.sin(self.angle)
+        px, py = (x - self.x) * c + (y - self.y) * s, (y - self.y) * c - (x - self.x) * s
+        qx, qy = np.abs(px) - self.hx + self.corner, np.abs(py) - self.hy + self.corner
+        outside = np.hypot(np.maximum(qx, 0), np.maximum(qy, 0))
+        return outside + np.minimum(np.maximum(qx, qy), 0) - self.corner, px
+
+
+Shape = Blob | Limb | Box
+
+
+def curve(points: Sequence[tuple[float, float]], start: float, end: float, steps: int = 8) -> Limb:
+    """A smooth tapering limb along a quadratic or cubic Bézier curve, its radius going from `start` to `end`."""
+    t = np.linspace(0, 1, steps)[:, None]
+    p = np.asarray(points, float)
+    n = len(p) - 1
+    path = sum(math.comb(n, i) * (1 - t) ** (n - i) * t**i * p[i] for i in range(n + 1))
+    return Limb(tuple((x, y, start + (end - start) * k / (steps - 1)) for k, (x, y) in enumerate(path)))
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Where a drawing's own coordinates lie in the picture: origin (px), px a unit, mirrored or not, turned (radians)."""
+
+    x: float
+    y: float
+    scale: float
+    flip: float = 1.0
+    turn: float = 0.0
+
+    def local(self, px: np.ndarray, py: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        c, s = math.cos(self.turn) / self.scale, math.sin(self.turn) / self.scale
+        dx, dy = (px - self.x) * self.flip, py - self.y
+        return dx * c + dy * s, dy * c - dx * s
+
+    def pixels(self, x: float, y: float) -> tuple[float, float]:
+        c, s = math.cos(self.turn) * self.scale, math.sin(self.turn) * self.scale
+        return self.x + self.flip * (x * c - y * s), self.y + x * s + y * c
+
+    def at(self, x: float, y: float, scale: float = 1.0, turn: float = 0.0) -> "Frame":
+        """A frame within this one, its origin at (x, y)."""
+        return Frame(*self.pixels(x, y), self.scale * scale, self.flip, self.turn + turn)
+
+
+@dataclass
+class Spot:
+    """The pixels that a shape touches: slices, own coordinates, distance in px, length along, hair texture."""
+
+    rows: slice
+    columns: slice
+    x: np.ndarray
+    y: np.ndarray
+    distance: np.ndarray
+    along: np.ndarray
+    hair: np.ndarray
+
+
+Paint = Colour | Callable[[Spot], np.ndarray]
+
+
+@dataclass
+class Painter:
+    """A picture in the making: `image` (H, W, 3) float32 RGB 0..1, `pet` (H, W) float32 coverage by the pet, 0..1."""
+
+    height: int
+    width: int
+    rng: np.random.Generator
+    light: tuple[float, float] = (-0.6, -0.8)
+    image: np.ndarray = field(init=False)
+    pet: np.ndarray = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.image = np.ones((self.height, self.width, 3), np.float32)
+        self.pet = np.zeros((self.height, self.width), np.float32)
+        rows, columns = np.mgrid[: self.height, : self.width].astype(np.float32)
+        self.rows, self.columns = rows, columns
+        white = np.pad(self.rng.standard_normal((256, 256), np.float32), 24, mode="wrap")
+        streaks = cv2.GaussianBlur(white, (0, 0), sigmaX=5, sigmaY=0.8)[24:-24, 24:-24]
+        self.hair = streaks / streaks.std()
+
+    def noise(self, cells: float, octaves: int = 2) -> np.ndarray:
+        """Smooth noise over the picture, about -1..1, with bumps of about 1/`cells` of its longer side."""
+        total = np.zeros((self.height, self.width), np.float32)
+        side = max(self.height, self.width)
+        for octave in range(octaves):
+            n = max(2, math.ceil(cells * 2**octave) + 1)
+            grid = cv2.resize(self.rng.uniform(-1, 1, (n, n)).astype(np.float32), (side, side), None, 0, 0, cv2.INTER_CUBIC)
+            total += grid[: self.height, : self.width] / 2**octave
+        return total
+
+    def spot(self, frame: Frame, shapes: Sequence[Shape], blend: float, flow: float | None, length: float) -> Spot | None:
+        """The pixels around some shapes, melted together over `blend`; None when they lie outside the picture."""
+        bounds = np.array([shape.bounds() for shape in shapes])
+        (x0, y0), (x1, y1) = bounds[:, :2].min(0), bounds[:, 2:].max(0)
+        corners = np.array([frame.pixels(x, y) for x in (x0, x1) for y in (y0, y1)])
+        pad = 8 + blend * frame.scale * 0.3
+        (left, top), (right, bottom) = np.floor(corners.min(0) - pad).astype(int), np.ceil(corners.max(0) + pad).astype(int)
+        rows, columns = slice(max(top, 0), min(bottom, self.height)), slice(max(left, 0), min(right, self.width))
+        if rows.start >= rows.stop or columns.start >= columns.stop:
+            return None
+        x, y = frame.local(self.columns[rows, columns], self.rows[rows, columns])
+        distance, along = shapes[0].distance(x, y)
+        for shape in shapes[1:]:
+            other, _ = shape.distance(x, y)
+            h = np.clip(0.5 + 0.5 * (distance - other) / max(blend, 1e-3), 0, 1)
+            distance = distance * (1 - h) + other * h - blend * h * (1 - h)
+        hair = self._hair(x, y, frame.scale, flow, length)
+        return Spot(rows, columns, x, y, (distance * frame.scale).astype(np.float32), along, hair)
+
+    def _hair(self, x: np.ndarray, y: np.ndarray, scale: float, flow: float | None, length: float) -> np.ndarray:
+        """The hair texture, combed towards the angle `flow` (radians), or away from the origin when it is None."""
+        if flow is None:
+            u, v = np.hypot(x, y) * scale, np.arctan2(y, x) * 1.0 * scale
+        else:
+            c, s = math.cos(flow), math.sin(flow)
+            bend = 0.12 * np.sin(2.1 * x + 1.3 * y)
+            u, v = (x * c + y * s) * scale, (y * c - x * s + bend) * scale
+        return cv2.remap(
+            self.hair, (u / length).astype(np.float32), v.astype(np.float32), cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP
+        )
+
+    def part(
+        self,
+        frame: Frame,
+        shapes: Sequence[Shape],
+        paint: Paint,
+        *,
+        blend: float = 0.0,
+        fur: float = 0.0,
+        flow: float | None = 0.0,
+        length: float = 1.0,
+        round_: float = 0.0,
+        occlude: float = 0.0,
+        opacity: float = 1.0,
+        soft: float = 1.0,
+        pet: bool = False,
+    ) -> None:
+        """Paint shapes over the picture.
+
+        Args:
+            frame: their coordinates.
+            shapes: melted together over `blend` units.
+            paint: a colour, or a function from a `Spot` to (h, w, 3) colours.
+            fur: length of the hair along the contour, px; it also sets how strongly hair shows on the surface.
+            flow: direction the hair is combed to, radians; None: away from the frame's origin.
+            length: stretches the hair texture along its flow.
+            round_: strength of the round shading, 0..1.
+            occlude: strength of the shadow it throws on the pet's parts behind it, 0..1.
+            opacity: 0..1.
+            soft: width of the edge, px.
+            pet: whether it belongs to the pet and so to its mask.
+        """
+        spot = self.spot(frame, shapes, blend, flow, length)
+        if spot is None:
+            return
+        here = spot.rows, spot.columns
+        edge = spot.distance + (fur * 0.5 * spot.hair if fur else 0.0)
+        cover = np.clip(0.5 - edge / soft, 0, 1) * opacity
+        if occlude:
+            shadow = occlude * np.exp(-np.maximum(spot.distance, 0) / (0.12 * frame.scale + 1)) * self.pet[here]
+            self.image[here] *= 1 - shadow[..., None] * COOL
+        colour = paint(spot) if callable(paint) else np.broadcast_to(np.asarray(paint, np.float32), (*cover.shape, 3))
+        if fur:
+            colour = colour * (1 + 0.05 * min(fur, 2.4) * spot.hair)[..., None]
+        if round_:
+            colour = self._lit(colour, spot, round_)
+        self.image[here] += (colour - self.image[here]) * cover[..., None]
+        if pet:
+            self.pet[here] = np.maximum(self.pet[here], cover)
+
+    def _lit(self, colour: np.ndarray, spot: Spot, strength: float) -> np.ndarray:
+        """Colours with soft light on the side of the lamp and cool shade on the other, strongest near the contour."""
+        depth = max(float(-spot.distance.min()), 1.0)
+        bulge = np.clip(1 + spot.distance / depth, 0, 1) ** 2
+        gx, gy = cv2.Sobel(spot.distance, -1, 1, 0, scale=0.125), cv2.Sobel(spot.distance, -1, 0, 1, scale=0.125)
+        light = strength * bulge * (gx * self.light[0] + gy * self.light[1])
+        bright, dark = np.maximum(light, 0)[..., None], np.maximum(-light, 0)[..., None]
+        return colour * (1 - dark * COOL) + bright * WARM * (0.25 + 0.4 * colour)

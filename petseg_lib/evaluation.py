@@ -1,0 +1,214 @@
+"""Measure a model on a split: count first, score later.
+
+One pass gives, for every image exactly once, the true positives, false positives and false negatives under every border
+policy, at the network's input size (`model`) and at the photograph's own (`native`). Every Dice is arithmetic on that table.
+"""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from petseg_lib.checkpoints import load_model
+from petseg_lib.config import BorderPolicy, workspace
+from petseg_lib.data.cache import Cache, open_cache
+from petseg_lib.data.loaders import build_loader
+from petseg_lib.data.masks import BORDER_POLICIES
+from petseg_lib.data.pets import Pet, PetDataset, open_dataset, read_trimap
+from petseg_lib.dice import dice_from_counts
+from petseg_lib.runs import Run
+
+RESOLUTIONS = ("model", "native")
+# Which of the trimap's values 1 pet, 2 background, 3 border are the target, and which are scored at all.
+_TARGET: dict[BorderPolicy, tuple[int, ...]] = {"pet": (1, 3), "background": (1,), "edge": (3,), "ignore": (1,)}
+_SCORED: dict[BorderPolicy, tuple[int, ...]] = {"pet": (1, 2, 3), "background": (1, 2, 3), "edge": (1, 2, 3), "ignore": (1, 2)}
+
+
+def counts_by_policy(prediction: np.ndarray, trimap: np.ndarray) -> dict[str, int]:
+    """Counts of one image under every border policy.
+
+    Args:
+        prediction: (H, W) bool, True where the model says pet.
+        trimap: (H, W) uint8 of 1, 2, 3.
+
+    Returns:
+        `{policy}_tp`, `{policy}_fp`, `{policy}_fn` in pixels.
+    """
+    there = np.bincount(trimap.ravel(), minlength=4)
+    hit = np.bincount(trimap[prediction], minlength=4)
+    row = {}
+    for policy in BORDER_POLICIES:
+        true_positive = sum(hit[value] for value in _TARGET[policy])
+        row[f"{policy}_tp"] = int(true_positive)
+        row[f"{policy}_fp"] = int(sum(hit[value] for value in _SCORED[policy]) - true_positive)
+        row[f"{policy}_fn"] = int(sum(there[value] for value in _TARGET[policy]) - true_positive)
+    return row
+
+
+def soft_sums_by_policy(probability: np.ndarray, trimap: np.ndarray) -> dict[str, float]:
+    """The three sums of a soft Dice of one image under every border policy.
+
+    Args:
+        probability: (H, W) float, 0 to 1.
+        trimap: (H, W) uint8 of 1, 2, 3.
+
+    Returns:
+        `{policy}_soft_intersection`, `{policy}_soft_prediction`, `{policy}_soft_target`.
+    """
+    there = np.bincount(trimap.ravel(), minlength=4)
+    mass = np.bincount(trimap.ravel(), weights=probability.ravel(), minlength=4)
+    row = {}
+    for policy in BORDER_POLICIES:
+        row[f"{policy}_soft_intersection"] = float(sum(mass[value] for value in _TARGET[policy]))
+        row[f"{policy}_soft_prediction"] = float(sum(mass[value] for value in _SCORED[policy]))
+        row[f"{policy}_soft_target"] = float(sum(there[value] for value in _TARGET[policy]))
+    return row
+
+
+def evaluate(
+    model: nn.Module,
+    dataset: PetDataset,
+    pets: tuple[Pet, ...],
+    cache: Cache,
+    description: dict[str, Any],
+    fabric: Fabric,
+    batch_size: int = 8,
+) -> pd.DataFrame:
+    """Counts of every image, once.
+
+    Args:
+        model: returns logits (N, 1, S, S); put in evaluation mode here.
+        pets: the images to measure, in the cache's order.
+        description: `checkpoints.describe_model`: its mean and std are used.
+        batch_size: images a forward pass; it moves no figure in the table.
+
+    Returns:
+        One row an image: name, breed, species, width, height, the counts `{resolution}_{policy}_{tp,fp,fn}` and the sums
+        `model_{policy}_soft_{intersection,prediction,target}`.
+    """
+    model = fabric.setup_module(model.to(memory_format=torch.channels_last))
+    model.eval()
+    loader = build_loader(cache, None, description["mean"], description["std"], train=False, batch_size=batch_size, workers=0)
+    rows: list[dict[str, Any]] = []
+    with ThreadPoolExecutor() as pool, torch.inference_mode():
+        for batch in loader:
+            logits = model(fabric.to_device(batch.image).contiguous(memory_format=torch.channels_last)).float()
+            chosen = [pets[index] for index in batch.index.tolist()]
+            trimaps = [cache.trimaps[index] for index in batch.index.tolist()]
+            rows += pool.map(_row, chosen, logits, trimaps, [dataset] * len(chosen))
+    table = pd.DataFrame(rows)
+    assert list(table["name"]) == [pet.name for pet in pets], "every image of the split is measured exactly once"
+    return table
+
+
+def _row(pet: Pet, logits: Tensor, model_trimap: np.ndarray, dataset: PetDataset) -> dict[str, Any]:
+    native_trimap = read_trimap(dataset.trimap_path(pet))
+    height, width = native_trimap.shape
+    probability = logits[0].sigmoid().cpu().numpy()
+    native = interpolate(logits[None], size=(height, width), mode="bilinear", align_corners=False)[0, 0] > 0
+    row = {"name": pet.name, "breed": pet.breed, "species": pet.species, "width": width, "height": height}
+    counts = {"model": counts_by_policy((logits[0] > 0).cpu().numpy(), model_trimap)}
+    counts["native"] = counts_by_policy(native.cpu().numpy(), native_trimap)
+    row |= {f"{resolution}_{name}": value for resolution in RESOLUTIONS for name, value in counts[resolution].items()}
+    return row | {f"model_{name}": value for name, value in soft_sums_by_policy(probability, model_trimap).items()}
+
+
+def dice_per_image(per_image: pd.DataFrame, resolution: str = "native", border_policy: BorderPolicy = "pet") -> pd.Series:
+    """Thresholded Dice of each image, by name."""
+    counts = (per_image[f"{resolution}_{border_policy}_{kind}"].to_numpy() for kind in ("tp", "fp", "fn"))
+    return pd.Series(dice_from_counts(*counts), index=per_image["name"], name="dice_image")
+
+
+def dice_table(per_image: pd.DataFrame, batch_size: int) -> pd.DataFrame:
+    """Every Dice convention: columns convention, resolution, border_policy, value.
+
+    Args:
+        per_image: as `evaluate` returns it.
+        batch_size: of dice_batch_soft, which pools probabilities a batch at a time and so moves with it.
+    """
+    rows = []
+    for policy in BORDER_POLICIES:
+        for resolution in reversed(RESOLUTIONS):
+            total = [per_image[f"{resolution}_{policy}_{kind}"].sum() for kind in ("tp", "fp", "fn")]
+            rows.append(("dice_image", resolution, policy, float(dice_per_image(per_image, resolution, policy).mean())))
+            rows.append(("dice_dataset", resolution, policy, float(dice_from_counts(*total))))
+        rows.append(("dice_batch_soft", "model", policy, dice_batch_soft(per_image, batch_size, policy)))
+    return pd.DataFrame(rows, columns=["convention", "resolution", "border_policy", "value"])
+
+
+def dice_batch_soft(per_image: pd.DataFrame, batch_size: int, border_policy: BorderPolicy = "pet") -> float:
+    """Dice of probabilities, pooled over each batch in the table's order, then the mean over batches: the report's figure."""
+    columns = [f"model_{border_policy}_soft_{part}" for part in ("intersection", "prediction", "target")]
+    batches = per_image[columns].groupby(np.arange(len(per_image)) // batch_size).sum().to_numpy().T
+    intersection, predicted, target = batches
+    return float(dice_from_counts(intersection, predicted - intersection, target - intersection).mean())
+
+
+def predict(model: nn.Module, images: np.ndarray, description: dict[str, Any], fabric: Fabric) -> np.ndarray:
+    """Probabilities for a few images.
+
+    Args:
+        images: (N, S, S, 3) uint8, as the cache holds them.
+
+    Returns:
+        (N, S, S) float32 in [0, 1].
+    """
+    mean, std = (torch.tensor(description[name]).view(1, 3, 1, 1) for name in ("mean", "std"))
+    batch = (torch.from_numpy(np.array(images)).permute(0, 3, 1, 2) / 255 - mean) / std
+    model = fabric.setup_module(model)
+    model.eval()
+    with torch.inference_mode():
+        return model(fabric.to_device(batch))[:, 0].sigmoid().float().cpu().numpy()
+
+
+def images_per_second(model: nn.Module, image_size: int, fabric: Fabric, batch_size: int = 8, seconds: float = 1.0) -> float:
+    """Inference speed: the median over forward passes of random batches, timed for about `seconds`."""
+    model = fabric.setup_module(model.to(memory_format=torch.channels_last))
+    model.eval()
+    image = torch.rand(batch_size, 3, image_size, image_size, device=fabric.device).contiguous(memory_format=torch.channels_last)
+    times: list[float] = []
+    with torch.inference_mode():
+        while len(times) < 4 or sum(times) < seconds:
+            began = time.perf_counter()
+            model(image)
+            if fabric.device.type == "cuda":
+                torch.cuda.synchronize(fabric.device)
+            times.append(time.perf_counter() - began)
+    return batch_size / float(np.median(times[1:]))  # the first pass warms up
+
+
+class ConstantModel(nn.Module):
+    """A floor to compare with: the same probabilities for every photograph."""
+
+    def __init__(self, probability: np.ndarray) -> None:
+        """Args: probability: (S, S) in [0, 1]."""
+        super().__init__()
+        limited = torch.from_numpy(np.asarray(probability, dtype=np.float32)).clamp(1e-6, 1 - 1e-6)
+        self.register_buffer("logits", limited.logit()[None, None])
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.logits.expand(len(image), -1, -1, -1)
+
+
+def evaluate_run(run_dir: str, data: str, split: str = "test") -> pd.DataFrame:
+    """Measure a finished run again, on any folder: its `dice_table`.
+
+    Raises:
+        RunError: the run has no usable model.
+        DatasetError: the folder cannot be read.
+    """
+    run = Run(Path(run_dir) if Path(run_dir).is_dir() else workspace() / run_dir)
+    model, description = load_model(run.folder / "model.safetensors")
+    dataset = open_dataset(data)
+    pets = dataset.split(split)
+    cache = open_cache(dataset, pets, description["image_size"])
+    batch_size = run.parameters["batch_size"]
+    fabric = Fabric(accelerator="auto", devices=1)
+    return dice_table(evaluate(model, dataset, pets, cache, description, fabric, batch_size), batch_size)

@@ -1,0 +1,279 @@
+"""The training loop, in plain sight. Lightning Fabric carries the device and the precision."""
+
+import itertools
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from lightning_fabric import Fabric, seed_everything
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.data import DataLoader
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from petseg_lib.checkpoints import load_state, save_model, save_state
+from petseg_lib.config import TrainingParameters, shown
+from petseg_lib.data.loaders import Batch, set_epoch
+from petseg_lib.data.pets import PetDataset
+from petseg_lib.data.statistics import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    REPORT_MEAN,
+    REPORT_STD,
+    channel_statistics,
+    load_statistics,
+)
+from petseg_lib.dice import build_loss, count, dice_from_counts
+from petseg_lib.runs import Run, find_run, write_atomically
+
+LOW_DICE = 0.7  # the report kept no model below it; here it is kept, with a warning
+GRID_IMAGES = 4
+
+
+def start(parameters: TrainingParameters) -> Fabric:
+    """Seed every generator and choose device and precision.
+
+    Raises:
+        RuntimeError: the device that `parameters.device` names is not there (Lightning Fabric's own sentence).
+    """
+    seed_everything(parameters.seed, workers=False, verbose=False)
+    fabric = Fabric(accelerator=parameters.device, devices=1, precision="32-true")
+    precision = parameters.precision if parameters.precision != "auto" else best_precision(fabric.device)
+    if precision != "32-true":
+        fabric = Fabric(accelerator=parameters.device, devices=1, precision=precision)
+    return fabric
+
+
+def best_precision(device: torch.device) -> str:
+    """bf16 only where the hardware computes in it: elsewhere it is slower than float32, not faster."""
+    if device.type == "cuda":
+        return "bf16-mixed" if torch.cuda.get_device_capability(device)[0] >= 8 else "16-mixed"
+    if device.type == "cpu":
+        capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+        return "bf16-mixed" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "32-true"
+    return "32-true"
+
+
+def normalisation(parameters: TrainingParameters, run: Run, dataset: PetDataset) -> tuple[tuple, tuple, str]:
+    """Mean and standard deviation of the channels, on the 0..1 scale, and in words where they come from.
+
+    Under `dataset` they are notebook 02's, pixel-pooled; where that has not run, they are computed here in the same way.
+    """
+    if parameters.normalisation == "imagenet":
+        return IMAGENET_MEAN, IMAGENET_STD, "ImageNet's"
+    if parameters.normalisation == "report":
+        return REPORT_MEAN, REPORT_STD, "the report's"
+    saved = find_run(parameters.statistics_run, run)
+    if saved.complete:
+        statistics = load_statistics(saved.folder / "stats.json")
+        return statistics.pixel_mean, statistics.pixel_std, f"from {shown(saved.folder)}"
+    statistics = channel_statistics([dataset.photograph_path(pet) for pet in dataset.split("train")], progress=False)
+    return statistics.pixel_mean, statistics.pixel_std, "computed now from the train split (notebook 02 has not run)"
+
+
+def build_optimizer(model: nn.Module, parameters: TrainingParameters) -> torch.optim.Optimizer:
+    """Adam (weight decay as L2, as in the report) or AdamW (decoupled, and none on biases and BatchNorm)."""
+    if parameters.optimizer == "adam":
+        return torch.optim.Adam(model.parameters(), lr=parameters.learning_rate, weight_decay=parameters.weight_decay)
+    groups = [
+        {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": parameters.weight_decay},
+        {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=parameters.learning_rate)
+
+
+def build_schedule(optimizer: torch.optim.Optimizer, parameters: TrainingParameters, steps: int) -> Any:
+    """The learning rate over all `steps` of a training run; stepped once a batch."""
+    if parameters.schedule == "onecycle":
+        return torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=parameters.learning_rate, total_steps=steps + 1)
+    if parameters.schedule == "cosine":
+        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
+    return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
+
+
+def average_weights(model: nn.Module, decay: float) -> AveragedModel:
+    """An exponential moving average of the weights, with a warm-up so that the first steps do not linger in it."""
+
+    @torch.no_grad()
+    def update(averaged: list[Tensor], current: list[Tensor], steps: Tensor) -> None:
+        weight = 1 - min(decay, (1 + int(steps)) / (10 + int(steps)))
+        if averaged[0].is_floating_point():
+            torch._foreach_lerp_(averaged, current, weight)
+        else:  # BatchNorm's counters of batches
+            torch._foreach_copy_(averaged, current)
+
+    return AveragedModel(model, multi_avg_fn=update, use_buffers=True)
+
+
+@dataclass
+class Progress:
+    """Where a training run stands; together with the weights, all that it needs to go on."""
+
+    epoch: int = 0
+    best_epoch: int = 0
+    best_dice: float = -1.0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+def fit(
+    model: nn.Module,
+    train_loader: DataLoader,
+    valid_loader: DataLoader,
+    parameters: TrainingParameters,
+    run: Run,
+    fabric: Fabric,
+    description: dict[str, Any],
+) -> pd.DataFrame:
+    """Train, and leave the best weights by validation Dice in the run folder's model.safetensors.
+
+    Each epoch's order, augmentation and dropout are a function of the seed and the epoch alone, so that a run that was
+    interrupted goes on from its last finished epoch as if it had not been.
+
+    Args:
+        model: on any device; it is trained in place and ends with the best weights.
+        train_loader, valid_loader: as `data.loaders.build_loader` makes them.
+        description: `checkpoints.describe_model`, saved with the weights.
+
+    Returns:
+        The history: one row an epoch with epoch, learning_rate, train_loss, train_dice, valid_loss, valid_dice (both
+        dice_image at the model's size) and seconds.
+    """
+    model = model.to(fabric.device, memory_format=torch.channels_last)
+    optimizer = build_optimizer(model, parameters)
+    wrapped, optimizer = fabric.setup(model, optimizer)
+    schedule = build_schedule(optimizer, parameters, parameters.epochs * len(train_loader))
+    averaged = average_weights(model, parameters.ema_decay) if parameters.ema_decay else None
+    parts = {"model": model, "optimizer": optimizer, "schedule": schedule} | ({"averaged": averaged} if averaged else {})
+    progress = _resume(run, parts)
+    evaluated = fabric.setup_module(averaged.module, move_to_device=False) if averaged else wrapped
+    loss_of = build_loss(parameters.loss)
+    watched = someone_watches()
+    with SummaryWriter(run.folder / "tensorboard", purge_step=progress.epoch + 1) as writer:
+        while progress.epoch < parameters.epochs and not _out_of_patience(progress, parameters):
+            epoch, began = progress.epoch + 1, time.perf_counter()
+            set_epoch(train_loader, epoch)
+            torch.manual_seed(parameters.seed * 1_000_003 + epoch)
+            batches = tqdm(train_loader, f"epoch {epoch}/{parameters.epochs}", leave=False, disable=not watched)
+            trained = _train_epoch(wrapped, batches, optimizer, schedule, loss_of, fabric, averaged)
+            validated = _measure(evaluated, valid_loader, loss_of, fabric)
+            row = {"epoch": epoch, "learning_rate": optimizer.param_groups[0]["lr"]}
+            row |= {"train_loss": trained[0], "train_dice": trained[1], "valid_loss": validated[0]}
+            row |= {"valid_dice": validated[1], "seconds": time.perf_counter() - began}
+            better = row["valid_dice"] > progress.best_dice
+            if better:
+                progress.best_epoch, progress.best_dice = epoch, row["valid_dice"]
+                save_model(run.folder / "model.safetensors", averaged.module if averaged else model, description)
+            progress.epoch = epoch
+            progress.history.append(row)
+            _save(run, parts, progress)
+            _log(writer, row, evaluated, valid_loader, description, fabric)
+            print(_line(row, parameters.epochs, better), flush=True)
+    _load_best(run, model)
+    if progress.best_dice < LOW_DICE:
+        print(f"Warning: the best validation Dice is {progress.best_dice:.4f}, below {LOW_DICE}.", flush=True)
+    return pd.DataFrame(progress.history)
+
+
+def someone_watches() -> bool:
+    """True in a terminal or a live notebook; False under papermill, nbval and nbconvert, which take no input."""
+    kernel = getattr(sys.modules.get("IPython") and sys.modules["IPython"].get_ipython(), "kernel", None)
+    return bool(kernel._allow_stdin) if kernel is not None else sys.stdout.isatty()
+
+
+def _train_epoch(model, batches, optimizer, schedule, loss_of, fabric, averaged) -> tuple[float, float]:
+    """One pass over the training split: mean loss and mean dice_image of its (augmented) images."""
+    model.train()
+    losses, counts = [], []
+    for batch in batches:
+        image, target, scored, _ = _to_device(fabric, batch)
+        logits = model(image)
+        loss = loss_of(logits, target, scored)
+        fabric.backward(loss)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        schedule.step()
+        if averaged is not None:
+            averaged.update_parameters(model.module)
+        losses.append(loss.detach() * len(image))
+        counts.append(count(logits.detach() > 0, target, scored))
+    return _means(losses, counts)
+
+
+@torch.no_grad()
+def _measure(model: nn.Module, loader: DataLoader, loss_of: Any, fabric: Fabric) -> tuple[float, float]:
+    """Mean loss and mean dice_image of a split that is not trained on."""
+    model.eval()
+    losses, counts = [], []
+    for batch in loader:
+        image, target, scored, _ = _to_device(fabric, batch)
+        logits = model(image)
+        losses.append(loss_of(logits, target, scored) * len(image))
+        counts.append(count(logits > 0, target, scored))
+    return _means(losses, counts)
+
+
+def _means(losses: list[Tensor], counts: list[Tensor]) -> tuple[float, float]:
+    """Kept on the device until here: one synchronisation an epoch, not one a step."""
+    table = torch.cat(counts).double()
+    return (torch.stack(losses).sum() / len(table)).item(), dice_from_counts(*table.T).mean().item()
+
+
+def _to_device(fabric: Fabric, batch: Batch) -> Batch:
+    batch = fabric.to_device(batch)
+    return batch._replace(image=batch.image.contiguous(memory_format=torch.channels_last))
+
+
+def _out_of_patience(progress: Progress, parameters: TrainingParameters) -> bool:
+    return 0 < parameters.patience <= progress.epoch - progress.best_epoch
+
+
+def _line(row: dict[str, float], epochs: int, better: bool) -> str:
+    return (
+        f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}  train loss {row['train_loss']:.4f} Dice {row['train_dice']:.4f}"
+        f"  valid loss {row['valid_loss']:.4f} Dice {row['valid_dice']:.4f}  {row['seconds']:.1f} s{'  best' if better else ''}"
+    )
+
+
+def _save(run: Run, parts: dict[str, Any], progress: Progress) -> None:
+    state = {name: part.state_dict() for name, part in parts.items()}
+    save_state(run.folder / "resume" / "state.pt", state | {"progress": vars(progress)})
+    content = pd.DataFrame(progress.history).to_csv(index=False, lineterminator="\n")
+    write_atomically(run.folder / "history.csv", content.encode())
+
+
+def _resume(run: Run, parts: dict[str, Any]) -> Progress:
+    path = run.folder / "resume" / "state.pt"
+    if not path.is_file():
+        return Progress()
+    state = load_state(path)
+    for name, part in parts.items():
+        part.load_state_dict(state[name])
+    progress = Progress(**state["progress"])
+    print(f"Going on after epoch {progress.epoch}, from {shown(path)}.", flush=True)
+    return progress
+
+
+def _load_best(run: Run, model: nn.Module) -> None:
+    from safetensors.torch import load_file
+
+    model.load_state_dict(load_file(run.folder / "model.safetensors"))
+    model.eval()
+
+
+@torch.no_grad()
+def _log(writer: SummaryWriter, row: dict, model: nn.Module, loader: DataLoader, description: dict, fabric: Fabric) -> None:
+    """TensorBoard: the row's numbers, and a few validation images above their truth and prediction."""
+    for name in row.keys() - {"epoch"}:
+        writer.add_scalar(name.replace("_", "/", 1) if name.startswith(("train", "valid")) else name, row[name], row["epoch"])
+    batch = _to_device(fabric, next(iter(loader)))
+    image, target = batch.image[:GRID_IMAGES], batch.target[:GRID_IMAGES]
+    mean, std = (torch.tensor(description[name], device=image.device).view(1, 3, 1, 1) for name in ("mean", "std"))
+    photographs = (image * std + mean).clamp(0, 1)
+    rows = (photographs, target.expand_as(photographs), model(image).sigmoid().float().expand_as(photographs))
+    grid = torch.cat([torch.cat(list(images), dim=2) for images in rows], dim=1)
+    writer.add_image("validation: photograph, truth, probability", grid.cpu(), row["epoch"])
