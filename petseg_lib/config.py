@@ -117,7 +117,6 @@ class ExplorationParameters(ImageParameters):
     """Notebook 01."""
 
     run_dir: str = Field("runs/demo/data_exploration", min_length=1, description=Parameters.model_fields["run_dir"].description)
-    loader_workers: number(int, ge=0, le=256) = Field(0, description="worker processes that read files; 0 = one a core")
 
 
 class MeanStdParameters(Parameters):

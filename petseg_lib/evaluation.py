@@ -5,7 +5,9 @@ policy, at the network's input size (`model`) and at the photograph's own (`nati
 """
 
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,10 @@ from torch.nn.functional import interpolate
 
 from petseg_lib.checkpoints import load_model
 from petseg_lib.config import BorderPolicy, workspace
-from petseg_lib.data.cache import Cache, open_cache
-from petseg_lib.data.loaders import build_loader
-from petseg_lib.data.masks import BORDER_POLICIES
-from petseg_lib.data.pets import Pet, PetDataset, open_dataset, read_trimap
+from petseg_lib.data.cache import Cache, open_cache, resize_photograph
+from petseg_lib.data.loaders import normalise
+from petseg_lib.data.masks import BORDER_POLICIES, target_and_scored
+from petseg_lib.data.pets import Pet, PetDataset, open_dataset, read_photograph, read_trimap
 from petseg_lib.dice import dice_from_counts
 from petseg_lib.runs import Run
 
@@ -95,14 +97,13 @@ def evaluate(
     """
     model = fabric.setup_module(model.to(memory_format=torch.channels_last))
     model.eval()
-    loader = build_loader(cache, None, description["mean"], description["std"], train=False, batch_size=batch_size, workers=0)
     rows: list[dict[str, Any]] = []
     with ThreadPoolExecutor() as pool, torch.inference_mode():
-        for batch in loader:
-            logits = model(fabric.to_device(batch.image).contiguous(memory_format=torch.channels_last)).float()
-            chosen = [pets[index] for index in batch.index.tolist()]
-            trimaps = [cache.trimaps[index] for index in batch.index.tolist()]
-            rows += pool.map(_row, chosen, logits, trimaps, [dataset] * len(chosen))
+        for first in range(0, len(pets), batch_size):
+            batch = slice(first, first + batch_size)
+            image = normalise(cache.images[batch], description["mean"], description["std"])
+            logits = model(fabric.to_device(image)).float()
+            rows += pool.map(_row, pets[batch], logits, cache.trimaps[batch], [dataset] * len(logits))
     table = pd.DataFrame(rows)
     assert list(table["name"]) == [pet.name for pet in pets], "every image of the split is measured exactly once"
     return table
@@ -112,7 +113,7 @@ def _row(pet: Pet, logits: Tensor, model_trimap: np.ndarray, dataset: PetDataset
     native_trimap = read_trimap(dataset.trimap_path(pet))
     height, width = native_trimap.shape
     probability = logits[0].sigmoid().cpu().numpy()
-    native = interpolate(logits[None], size=(height, width), mode="bilinear", align_corners=False)[0, 0] > 0
+    native = _to_size(logits, native_trimap.shape) > 0
     row = {"name": pet.name, "breed": pet.breed, "species": pet.species, "width": width, "height": height}
     counts = {"model": counts_by_policy((logits[0] > 0).cpu().numpy(), model_trimap)}
     counts["native"] = counts_by_policy(native.cpu().numpy(), native_trimap)
@@ -151,21 +152,38 @@ def dice_batch_soft(per_image: pd.DataFrame, batch_size: int, border_policy: Bor
     return float(dice_from_counts(intersection, predicted - intersection, target - intersection).mean())
 
 
-def predict(model: nn.Module, images: np.ndarray, description: dict[str, Any], fabric: Fabric) -> np.ndarray:
-    """Probabilities for a few images.
+@dataclass(frozen=True)
+class Prediction:
+    """One photograph at its own size, and what a model makes of it."""
 
-    Args:
-        images: (N, S, S, 3) uint8, as the cache holds them.
+    name: str
+    photograph: np.ndarray  # (H, W, 3) uint8
+    truth: np.ndarray  # (H, W) bool
+    scored: np.ndarray  # (H, W) bool
+    probability: np.ndarray  # (H, W) float32 in [0, 1]
 
-    Returns:
-        (N, S, S) float32 in [0, 1].
-    """
-    mean, std = (torch.tensor(description[name]).view(1, 3, 1, 1) for name in ("mean", "std"))
-    batch = (torch.from_numpy(np.array(images)).permute(0, 3, 1, 2) / 255 - mean) / std
+
+def predict(
+    model: nn.Module, dataset: PetDataset, pets: Sequence[Pet], description: dict[str, Any], fabric: Fabric
+) -> list[Prediction]:
+    """The model's probabilities for a few photographs, at their own size: thresholded at 0.5 they are what `evaluate` counts."""
     model = fabric.setup_module(model)
     model.eval()
-    with torch.inference_mode():
-        return model(fabric.to_device(batch))[:, 0].sigmoid().float().cpu().numpy()
+    predictions = []
+    for pet in pets:
+        photograph = read_photograph(dataset.photograph_path(pet))
+        truth, scored = target_and_scored(read_trimap(dataset.trimap_path(pet)), description["border_policy"])
+        small = resize_photograph(photograph, description["image_size"])
+        image = normalise(small[None], description["mean"], description["std"])
+        with torch.inference_mode():
+            logits = _to_size(model(fabric.to_device(image))[0].float(), truth.shape)
+        predictions.append(Prediction(pet.name, photograph, truth.astype(bool), scored, logits.sigmoid().cpu().numpy()))
+    return predictions
+
+
+def _to_size(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """(1, S, S) logits, bilinearly resized to (H, W)."""
+    return interpolate(logits[None], size=size, mode="bilinear", align_corners=False)[0, 0]
 
 
 def images_per_second(model: nn.Module, image_size: int, fabric: Fabric, batch_size: int = 8, seconds: float = 1.0) -> float:

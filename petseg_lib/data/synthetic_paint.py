@@ -16,6 +16,11 @@ COOL = np.array([0.80, 0.92, 0.70], np.float32)  # how strongly shade takes red,
 WARM = np.array([1.00, 0.86, 0.62], np.float32)  # how strongly light adds them: lights turn golden
 
 
+def _length(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """The length of vectors; several times faster than `np.hypot`, which guards against overflow."""
+    return np.sqrt(x * x + y * y)
+
+
 @dataclass(frozen=True)
 class Blob:
     """An ellipse: centre, radii, and the angle (radians) that turns it."""
@@ -33,9 +38,11 @@ class Blob:
     def distance(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         c, s = math.cos(self.angle), math.sin(self.angle)
         px, py = (x - self.x) * c + (y - self.y) * s, (y - self.y) * c - (x - self.x) * s
-        k1 = np.hypot(px / self.rx, py / self.ry)
-        k2 = np.hypot(px / self.rx**2, py / self.ry**2) + 1e-6
-        return k1 * (k1 - 1) / k2, px
+        if self.rx == self.ry:
+            return _length(px, py) - self.rx, px
+        px, py = px / self.rx, py / self.ry
+        k1 = _length(px, py)
+        return k1 * (k1 - 1) / (_length(px / self.rx, py / self.ry) + 1e-6), px
 
 
 @dataclass(frozen=True)
@@ -55,8 +62,9 @@ class Limb:
         for (ax, ay, ar), (bx, by, br) in zip(self.points, self.points[1:], strict=False):
             ux, uy = bx - ax, by - ay
             length = math.hypot(ux, uy) + 1e-6
-            h = np.clip(((x - ax) * ux + (y - ay) * uy) / length**2, 0, 1)
-            d = np.hypot(x - ax - h * ux, y - ay - h * uy) - (ar + h * (br - ar))
+            px, py = x - ax, y - ay
+            h = np.clip(px * (ux / length**2) + py * (uy / length**2), 0, 1)
+            d = _length(px - h * ux, py - h * uy) - h * (br - ar) - ar
             here = walked + h * length
             along = here if best is None else np.where(d < best, here, along)
             best = d if best is None else np.minimum(best, d)
@@ -84,7 +92,7 @@ class Box:
         c, s = math.cos(self.angle), math.sin(self.angle)
         px, py = (x - self.x) * c + (y - self.y) * s, (y - self.y) * c - (x - self.x) * s
         qx, qy = np.abs(px) - self.hx + self.corner, np.abs(py) - self.hy + self.corner
-        outside = np.hypot(np.maximum(qx, 0), np.maximum(qy, 0))
+        outside = _length(np.maximum(qx, 0), np.maximum(qy, 0))
         return outside + np.minimum(np.maximum(qx, qy), 0) - self.corner, px
 
 
@@ -93,11 +101,14 @@ Shape = Blob | Limb | Box
 
 def curve(points: Sequence[tuple[float, float]], start: float, end: float, steps: int = 8) -> Limb:
     """A smooth tapering limb along a quadratic or cubic Bézier curve, its radius going from `start` to `end`."""
-    t = np.linspace(0, 1, steps)[:, None]
-    p = np.asarray(points, float)
-    n = len(p) - 1
-    path = sum(math.comb(n, i) * (1 - t) ** (n - i) * t**i * p[i] for i in range(n + 1))
-    return Limb(tuple((x, y, start + (end - start) * k / (steps - 1)) for k, (x, y) in enumerate(path)))
+    n = len(points) - 1
+    path = []
+    for k in range(steps):
+        t = k / (steps - 1)
+        weights = [math.comb(n, i) * (1 - t) ** (n - i) * t**i for i in range(n + 1)]
+        x, y = (float(sum(w * p[axis] for w, p in zip(weights, points, strict=True))) for axis in (0, 1))
+        path.append((x, y, start + (end - start) * t))
+    return Limb(tuple(path))
 
 
 @dataclass(frozen=True)
@@ -126,7 +137,7 @@ class Frame:
 
 @dataclass
 class Spot:
-    """The pixels that a shape touches: slices, own coordinates, distance in px, length along, hair texture."""
+    """The pixels that a shape touches: slices, own coordinates, distance in px, length along it (or own x)."""
 
     rows: slice
     columns: slice
@@ -134,7 +145,6 @@ class Spot:
     y: np.ndarray
     distance: np.ndarray
     along: np.ndarray
-    hair: np.ndarray
 
 
 Paint = Colour | Callable[[Spot], np.ndarray]
@@ -170,7 +180,7 @@ class Painter:
             total += grid[: self.height, : self.width] / 2**octave
         return total
 
-    def spot(self, frame: Frame, shapes: Sequence[Shape], blend: float, flow: float | None, length: float) -> Spot | None:
+    def spot(self, frame: Frame, shapes: Sequence[Shape], blend: float) -> Spot | None:
         """The pixels around some shapes, melted together over `blend`; None when they lie outside the picture."""
         bounds = np.array([shape.bounds() for shape in shapes])
         (x0, y0), (x1, y1) = bounds[:, :2].min(0), bounds[:, 2:].max(0)
@@ -186,20 +196,18 @@ class Painter:
             other, _ = shape.distance(x, y)
             h = np.clip(0.5 + 0.5 * (distance - other) / max(blend, 1e-3), 0, 1)
             distance = distance * (1 - h) + other * h - blend * h * (1 - h)
-        hair = self._hair(x, y, frame.scale, flow, length)
-        return Spot(rows, columns, x, y, (distance * frame.scale).astype(np.float32), along, hair)
+        return Spot(rows, columns, x, y, (distance * frame.scale).astype(np.float32), along)
 
-    def _hair(self, x: np.ndarray, y: np.ndarray, scale: float, flow: float | None, length: float) -> np.ndarray:
+    def _hair(self, spot: Spot, frame: Frame, flow: float | None, length: float) -> np.ndarray:
         """The hair texture, combed towards the angle `flow` (radians), or away from the origin when it is None."""
+        x, y = spot.x, spot.y
         if flow is None:
-            u, v = np.hypot(x, y) * scale, np.arctan2(y, x) * 1.0 * scale
+            u, v = _length(x, y), np.arctan2(y, x)
         else:
             c, s = math.cos(flow), math.sin(flow)
-            bend = 0.12 * np.sin(2.1 * x + 1.3 * y)
-            u, v = (x * c + y * s) * scale, (y * c - x * s + bend) * scale
-        return cv2.remap(
-            self.hair, (u / length).astype(np.float32), v.astype(np.float32), cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP
-        )
+            u, v = x * c + y * s, y * c - x * s + 0.12 * np.sin(2.1 * x + 1.3 * y)
+        u, v = (u * (frame.scale / length)).astype(np.float32), (v * frame.scale).astype(np.float32)
+        return cv2.remap(self.hair, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
 
     def part(
         self,
@@ -232,29 +240,45 @@ class Painter:
             soft: width of the edge, px.
             pet: whether it belongs to the pet and so to its mask.
         """
-        spot = self.spot(frame, shapes, blend, flow, length)
+        spot = self.spot(frame, shapes, blend)
         if spot is None:
             return
         here = spot.rows, spot.columns
-        edge = spot.distance + (fur * 0.5 * spot.hair if fur else 0.0)
+        slope = _slope(spot.distance) if fur or round_ else None
+        hair = self._hair(spot, frame, flow, length) if fur else None
+        edge = spot.distance if hair is None else spot.distance + _fringe(spot, slope, frame, flow) * (fur * hair)
         cover = np.clip(0.5 - edge / soft, 0, 1) * opacity
         if occlude:
             shadow = occlude * np.exp(-np.maximum(spot.distance, 0) / (0.12 * frame.scale + 1)) * self.pet[here]
             self.image[here] *= 1 - shadow[..., None] * COOL
         colour = paint(spot) if callable(paint) else np.broadcast_to(np.asarray(paint, np.float32), (*cover.shape, 3))
-        if fur:
-            colour = colour * (1 + 0.05 * min(fur, 2.4) * spot.hair)[..., None]
+        if hair is not None:
+            colour = colour * (1 + (0.025 + 0.012 * min(fur, 3.0)) * hair)[..., None]
         if round_:
-            colour = self._lit(colour, spot, round_)
+            colour = _lit(colour, spot.distance, slope, self.light, round_)
         self.image[here] += (colour - self.image[here]) * cover[..., None]
         if pet:
             self.pet[here] = np.maximum(self.pet[here], cover)
 
-    def _lit(self, colour: np.ndarray, spot: Spot, strength: float) -> np.ndarray:
-        """Colours with soft light on the side of the lamp and cool shade on the other, strongest near the contour."""
-        depth = max(float(-spot.distance.min()), 1.0)
-        bulge = np.clip(1 + spot.distance / depth, 0, 1) ** 2
-        gx, gy = cv2.Sobel(spot.distance, -1, 1, 0, scale=0.125), cv2.Sobel(spot.distance, -1, 0, 1, scale=0.125)
-        light = strength * bulge * (gx * self.light[0] + gy * self.light[1])
-        bright, dark = np.maximum(light, 0)[..., None], np.maximum(-light, 0)[..., None]
-        return colour * (1 - dark * COOL) + bright * WARM * (0.25 + 0.4 * colour)
+
+def _slope(distance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which way is out: the gradient of the distances, about of length 1."""
+    return cv2.Sobel(distance, -1, 1, 0, scale=0.125), cv2.Sobel(distance, -1, 0, 1, scale=0.125)
+
+
+def _fringe(spot: Spot, slope: tuple[np.ndarray, np.ndarray], frame: Frame, flow: float | None) -> np.ndarray | float:
+    """How far hair stands off the contour: much where it is combed outwards, little where it lies along."""
+    if flow is None:
+        return 0.4
+    c, s = math.cos(flow + frame.turn) * frame.flip, math.sin(flow + frame.turn)
+    return 0.16 + 0.3 * np.abs(slope[0] * c + slope[1] * s)
+
+
+def _lit(colour: np.ndarray, distance: np.ndarray, slope: tuple[np.ndarray, np.ndarray], lamp: tuple[float, float],
+         strength: float) -> np.ndarray:  # fmt: skip
+    """Colours with soft light on the side of the lamp and cool shade on the other, strongest near the contour."""
+    depth = max(float(-distance.min()), 1.0)
+    bulge = np.clip(1 + distance / depth, 0, 1) ** 2
+    light = (strength * bulge * (slope[0] * lamp[0] + slope[1] * lamp[1]))[..., None]
+    bright, dark = np.maximum(light, 0), np.maximum(-light, 0)
+    return colour * (1 - dark * COOL + bright * (0.4 * WARM)) + bright * (0.25 * WARM)

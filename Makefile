@@ -1,0 +1,34 @@
+# make run PROFILE=demo DATA=/path/to/dataset SET="epochs=1 limit_images=4"
+PYTHON ?= python3
+PROFILE ?= demo
+export PROFILE DATA SET
+
+.PHONY: run test lab notebooks clean
+
+run: .venv/.installed
+	@.venv/bin/snakemake --snakefile workflow/Snakefile --cores all --keep-going --rerun-incomplete --quiet rules progress reason host
+
+test: export PETSEG_WORKSPACE = $(CURDIR)/build/test
+test: .venv/.test
+	rm -rf build/test
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/pytest --nbval --nbval-current-env --nbval-cell-timeout=600 --nbval-sanitize-with=tests/nbval_sanitize.cfg tests notebooks
+
+lab: .venv/.installed
+	.venv/bin/jupyter lab notebooks
+
+notebooks: .venv/.installed
+	.venv/bin/petseg notebooks
+
+clean:
+	rm -rf build runs data .snakemake .pytest_cache .ruff_cache
+
+.venv/.installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --editable .
+	touch $@
+
+.venv/.test: .venv/.installed
+	.venv/bin/python -m pip install --editable '.[test]'
+	touch $@

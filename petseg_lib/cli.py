@@ -1,0 +1,119 @@
+"""The command `petseg`. Heavy packages are imported by the command that needs them, so that --help is quick."""
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+
+RUN_HELP = """\
+Check the parameters, run the notebook with papermill, and prove that it finished.
+
+  petseg run 03_unet_training --out runs/try/unet -f demo -p epochs 2 -p image_size 64
+
+The run folder's last part names the section of the profile; a run without a section gets the profile's common
+parameters. Exit status: 0 done, 1 the notebook failed, 2 a parameter is wrong (nothing was run), 130 interrupted.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one subcommand; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    # A batch system ends jobs with SIGTERM: what holds for Ctrl-C shall hold for it too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return options.command(options) or 0
+    except KeyboardInterrupt:
+        print("petseg: interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        # Errors that a notebook shows as their sentence alone are meant for people: the same here.
+        if not hasattr(error, "_render_traceback_"):
+            raise
+        print(f"petseg: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="petseg", description="Run and measure the pet segmentation notebooks.")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    plain = argparse.RawDescriptionHelpFormatter
+
+    run = commands.add_parser(
+        "run", help="run a notebook into a run folder", description=RUN_HELP, formatter_class=plain
+    )
+    run.add_argument("notebook", metavar="NOTEBOOK", help="path or name, e.g. 03_unet_training")
+    run.add_argument("--out", metavar="RUN_DIR", required=True, help="run folder, relative to the workspace")
+    run.add_argument("-f", "--profile", metavar="PROFILE", help="path or name of a profile: demo, sample, report, best")
+    run.add_argument(
+        "-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="set one"
+    )
+    run.set_defaults(command=_run)
+
+    evaluate = commands.add_parser("evaluate", help="measure a finished run again, on any dataset folder")
+    evaluate.add_argument("run_dir", metavar="RUN_DIR", help="folder of a finished training run")
+    evaluate.add_argument("--data", metavar="DIR", required=True, help="dataset folder in the Oxford layout, or demo")
+    evaluate.add_argument(
+        "--split", choices=["train", "valid", "trainval", "test"], default="test", help="default: test"
+    )
+    evaluate.set_defaults(command=_evaluate)
+
+    report = commands.add_parser("report", help="put the executed notebooks of runs/PROFILE into one report.html")
+    report.add_argument("runs_dir", metavar="PROFILE_RUNS_DIR", help="folder of run folders, e.g. runs/demo")
+    report.set_defaults(command=_report)
+
+    pets = commands.add_parser("pets", help="draw synthetic pets in the layout of Oxford-IIIT Pet")
+    pets.add_argument("folder", metavar="DIR", help="folder to write")
+    pets.add_argument("--count", type=int, default=240, metavar="N", help="pictures to draw (default: 240)")
+    pets.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the drawing (default: 0)")
+    pets.set_defaults(command=_pets)
+
+    notebooks = commands.add_parser("notebooks", help="run the notebooks as they stand and keep their cleaned outputs")
+    notebooks.add_argument("--check", action="store_true", help="only look for widget state, paths, timestamps")
+    notebooks.set_defaults(command=_notebooks)
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    from petseg_lib.execute import RunError, run_notebook
+
+    try:
+        run_notebook(options.notebook, options.out, options.profile, dict(options.parameter))
+    except RunError as error:
+        print(f"petseg: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from petseg_lib.evaluation import evaluate_run
+
+    print(evaluate_run(options.run_dir, options.data, options.split).to_string(index=False))
+
+
+def _report(options: argparse.Namespace) -> None:
+    from petseg_lib.config import shown, workspace
+    from petseg_lib.report import write_report
+
+    folder = workspace() / options.runs_dir
+    print(shown(write_report(folder, folder / "report.html")))
+
+
+def _pets(options: argparse.Namespace) -> None:
+    from petseg_lib.data.synthetic import draw_pets
+
+    print(draw_pets(options.folder, options.count, options.seed))
+
+
+def _notebooks(options: argparse.Namespace) -> int:
+    from petseg_lib.report import refresh_notebooks, unclean_notebooks
+
+    if not options.check:
+        refresh_notebooks()
+    unclean = unclean_notebooks()
+    for path in unclean:
+        print(f"petseg: {path.name} has widget state, paths or timestamps: `make notebooks` cleans it", file=sys.stderr)
+    return 1 if unclean else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

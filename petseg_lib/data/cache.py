@@ -1,0 +1,135 @@
+"""Photographs and trimaps at the network's input size, decoded once and then mapped into memory.
+
+The cache lies beside the runs, never in the data folder, under a name made from everything that it depends on.
+"""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm.std import tqdm
+
+from petseg_lib.config import workspace
+from petseg_lib.data.masks import resize_trimap
+from petseg_lib.data.pets import DatasetError, Pet, PetDataset, read_photograph, read_trimap, settle
+
+FORMAT_VERSION = 1  # raise it when the same files would give other pixels
+
+
+@dataclass
+class Cache:
+    """Row i of each array belongs to `names[i]`.
+
+    Attributes:
+        folder: where the arrays are stored.
+        names: names of the pets, N of them.
+        images: (N, S, S, 3) uint8 RGB, read-only.
+        trimaps: (N, S, S) uint8, 1 pet, 2 background, 3 border, read-only.
+    """
+
+    folder: Path
+    names: tuple[str, ...]
+    images: np.memmap
+    trimaps: np.memmap
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __reduce__(self):
+        # A worker process maps the files anew: a pickled memory map would be a copy of all its pixels.
+        return _mapped, (self.folder, self.names)
+
+
+def open_cache(
+    dataset: PetDataset, pets: Sequence[Pet], image_size: int, folder: Path | None = None, progress: bool = False
+) -> Cache:
+    """The pets' photographs and trimaps at `image_size`, built at first use and reopened from then on.
+
+    Photographs are squeezed into the square by area averaging (linearly where they must grow), trimaps by nearest
+    neighbour. Several processes may open the same cache at once.
+
+    Args:
+        dataset: where the files are.
+        pets: which of them, one or more, in the order of the rows.
+        image_size: side S of the square, px.
+        folder: where caches are kept; `runs/cache` of the workspace by default.
+        progress: show a bar while building.
+
+    Raises:
+        DatasetError: a file cannot be read, a trimap does not fit its photograph, or the disk is too full.
+    """
+    parent = workspace() / "runs" / "cache" if folder is None else Path(folder)
+    place = parent / _key(dataset, pets, image_size)
+    if not place.is_dir():
+        parent.mkdir(parents=True, exist_ok=True)
+        _check_space(parent, len(pets) * image_size * image_size * 4)
+        with tempfile.TemporaryDirectory(prefix=".building-", dir=parent) as aside:
+            finished = Path(aside) / "cache"
+            _build(dataset, pets, image_size, finished, progress)
+            settle(finished, place)
+    return _mapped(place, tuple(pet.name for pet in pets))
+
+
+def resize_photograph(image: np.ndarray, size: int) -> np.ndarray:
+    """(H, W, 3) uint8 to (size, size, 3): area averaging along an axis that shrinks, linear along one that grows."""
+    height, width = image.shape[:2]
+    shrunk = cv2.resize(image, (min(width, size), min(height, size)), interpolation=cv2.INTER_AREA)
+    return cv2.resize(shrunk, (size, size), interpolation=cv2.INTER_LINEAR)
+
+
+def _mapped(place: Path, names: tuple[str, ...]) -> Cache:
+    images = np.load(place / "images.npy", mmap_mode="r")
+    return Cache(place, names, images, np.load(place / "trimaps.npy", mmap_mode="r"))
+
+
+def _key(dataset: PetDataset, pets: Sequence[Pet], image_size: int) -> str:
+    """A name that changes with the pets, their files' sizes and times, the image size and the format."""
+    files = []
+    for pet in pets:
+        stats = [path.stat() for path in (dataset.photograph_path(pet), dataset.trimap_path(pet))]
+        files.append([pet.name, *((stat.st_size, stat.st_mtime_ns) for stat in stats)])
+    made_from = json.dumps([FORMAT_VERSION, image_size, files])
+    return f"{image_size}px-{len(pets)}-{hashlib.sha256(made_from.encode()).hexdigest()[:16]}"
+
+
+def _check_space(folder: Path, needed: int) -> None:
+    """Running out of disk under a memory map kills the process without a word, so ask before."""
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise DatasetError(f"the cache needs {needed / 1e9:.1f} GB in {folder}, but only {free / 1e9:.1f} GB are free")
+
+
+def _build(dataset: PetDataset, pets: Sequence[Pet], size: int, place: Path, progress: bool) -> None:
+    place.mkdir()
+    shape = (len(pets), size, size)
+    images = np.lib.format.open_memmap(place / "images.npy", "w+", np.uint8, (*shape, 3))
+    trimaps = np.lib.format.open_memmap(place / "trimaps.npy", "w+", np.uint8, shape)
+
+    def fill(row: int) -> None:
+        images[row], trimaps[row] = _read_pair(dataset, pets[row], size)
+
+    # Threads: Pillow and OpenCV let go of the interpreter while they decode and resize.
+    with ThreadPoolExecutor() as pool:
+        rows = pool.map(fill, range(len(pets)))
+        for _ in tqdm(rows, total=len(pets), desc=f"cache at {size} px", unit="image", disable=not progress):
+            pass
+    images.flush()
+    trimaps.flush()
+
+
+def _read_pair(dataset: PetDataset, pet: Pet, size: int) -> tuple[np.ndarray, np.ndarray]:
+    image = read_photograph(dataset.photograph_path(pet))
+    trimap = read_trimap(dataset.trimap_path(pet))
+    if image.shape[:2] != trimap.shape:
+        (height, width), (trimap_height, trimap_width) = image.shape[:2], trimap.shape
+        raise DatasetError(
+            f"the trimap of {pet.name} has {trimap_width} x {trimap_height} px, but its photograph {width} x {height}"
+        )
+    return resize_photograph(image, size), resize_trimap(trimap, size)

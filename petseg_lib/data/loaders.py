@@ -1,0 +1,135 @@
+"""From the cache to normalised batches, whose order and augmentation depend on nothing but seed and epoch."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from petseg_lib.config import TrainingParameters
+from petseg_lib.data.augment import build_augmentation, reseed
+from petseg_lib.data.cache import Cache
+from petseg_lib.data.masks import target_and_scored
+
+
+class Batch(NamedTuple):
+    """A batch of N images.
+
+    Attributes:
+        image: (N, 3, S, S) float32, normalised, channels last in memory.
+        target: (N, 1, S, S) float32, 0 or 1.
+        scored: (N, 1, S, S) bool, False where a pixel must not count.
+        index: (N,) int64, rows in the cache.
+    """
+
+    image: Tensor
+    target: Tensor
+    scored: Tensor
+    index: Tensor
+
+
+def build_loader(
+    cache: Cache,
+    parameters: TrainingParameters,
+    mean: tuple[float, float, float],
+    std: tuple[float, float, float],
+    train: bool,
+    batch_size: int | None = None,
+    workers: int | None = None,
+) -> DataLoader:
+    """Batches of everything in a cache; call `set_epoch` before each epoch of training.
+
+    Args:
+        cache: images and trimaps.
+        parameters: border policy, augmentation, seed; batch size and workers where they are not given.
+        mean, std: of the channels, on the 0..1 scale.
+        train: True: shuffled and augmented, and a last batch of a single image is left out of the epoch, since
+            BatchNorm needs two (unless `batch_size` is 1). False: in order, unchanged, every image exactly once.
+        batch_size: images a batch, 1 or more.
+        workers: worker processes; 0 = none.
+    """
+    batch_size = parameters.batch_size if batch_size is None else batch_size
+    workers = parameters.loader_workers if workers is None else workers
+    return DataLoader(
+        _BatchDataset(cache, parameters, mean, std, train),
+        sampler=_BatchSampler(len(cache), batch_size, parameters.seed, train),
+        batch_size=None,  # the sampler gives whole batches, so that an image is normalised with its batch
+        num_workers=workers,
+        worker_init_fn=_start_worker,
+        # A generator of its own: otherwise each epoch draws from the global one, which dropout uses.
+        generator=torch.Generator().manual_seed(parameters.seed),
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+def set_epoch(loader: DataLoader, epoch: int) -> None:
+    """Make the next pass over a training loader that of an epoch: its order and augmentation are a function of
+    (seed, epoch) alone, whatever ran before and however many workers there are. A loader starts at epoch 0."""
+    loader.dataset.epoch = epoch
+    loader.sampler.epoch = epoch
+
+
+class _BatchSampler(Sampler[list[int]]):
+    """Rows of the cache, a batch at a time.
+
+    The epoch is an attribute, because Lightning Fabric calls a method `set_epoch`, where there is one, with its own count.
+    """
+
+    def __init__(self, count: int, batch_size: int, seed: int, train: bool) -> None:
+        self.count, self.batch_size, self.seed, self.train = count, batch_size, seed, train
+        self.epoch = 0
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = np.arange(self.count)
+        if self.train:
+            order = np.random.default_rng((self.seed, self.epoch)).permutation(self.count)
+        for batch in range(len(self)):
+            yield order[batch * self.batch_size : (batch + 1) * self.batch_size].tolist()
+
+    def __len__(self) -> int:
+        whole, rest = divmod(self.count, self.batch_size)
+        single_left_out = self.train and rest == 1 and whole > 0
+        return whole + (rest > 0 and not single_left_out)
+
+
+class _BatchDataset(Dataset):
+    """Makes a batch from a list of rows."""
+
+    def __init__(self, cache: Cache, parameters: TrainingParameters, mean, std, train: bool) -> None:
+        self.cache, self.border_policy, self.seed = cache, parameters.border_policy, parameters.seed
+        self.augmentation = build_augmentation(parameters, parameters.seed) if train else None
+        self.epoch = 0
+        mean, std = torch.tensor(mean, dtype=torch.float64), torch.tensor(std, dtype=torch.float64)
+        # (x / 255 - mean) / std as one multiplication and one addition
+        self.factor = (1 / (255 * std)).float().view(1, 3, 1, 1)
+        self.offset = (-mean / std).float().view(1, 3, 1, 1)
+
+    def __len__(self) -> int:
+        return len(self.cache)
+
+    def __getitem__(self, rows: list[int]) -> Batch:
+        images, trimaps = self.cache.images[rows], self.cache.trimaps[rows]
+        if self.augmentation is not None:
+            for position, row in enumerate(rows):
+                self._augment(images[position], trimaps[position], row)
+        target, scored = target_and_scored(trimaps, self.border_policy)
+        image = torch.from_numpy(images).permute(0, 3, 1, 2).to(torch.float32)
+        return Batch(
+            image.mul_(self.factor).add_(self.offset),
+            torch.from_numpy(target).to(torch.float32).unsqueeze(1),
+            torch.from_numpy(scored).unsqueeze(1),
+            torch.tensor(rows, dtype=torch.int64),
+        )
+
+    def _augment(self, image: np.ndarray, trimap: np.ndarray, row: int) -> None:
+        """Augment in place, by draws that belong to (seed, epoch, row): no worker shares or repeats another's."""
+        reseed(self.augmentation, self.seed, self.epoch, row)
+        changed = self.augmentation(image=image, mask=trimap)
+        image[:], trimap[:] = changed["image"], changed["mask"]
+
+
+def _start_worker(worker: int) -> None:
+    cv2.setNumThreads(0)  # workers are the parallelism; OpenCV's own threads would only crowd them

@@ -1,0 +1,255 @@
+"""The index of a dataset in the Oxford-IIIT layout: which pets there are, in which split, and how to read their files.
+
+Layout and list files: Parkhi, Vedaldi, Zisserman, Jawahar, "Cats and Dogs", CVPR 2012. The list files say what belongs
+to the dataset; folders are never searched, because archives of it hold hidden and unlisted files as well.
+"""
+
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from petseg_lib.config import workspace
+
+SPLITS = ("train", "valid", "test")
+SPECIES = {"1": "cat", "2": "dog"}
+DEMO_COUNT = 240
+VALID_EVERY = 10
+
+
+class DatasetError(ValueError):
+    """A dataset that cannot be used. In a notebook it shows as its sentence alone, without a traceback."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [f"DatasetError: {self}"]
+
+
+@dataclass(frozen=True)
+class Pet:
+    """One line of a list file."""
+
+    name: str
+    breed: str
+    species: Literal["cat", "dog"]
+    split: Literal["train", "valid", "test"]
+
+
+@dataclass(frozen=True)
+class PetDataset:
+    """The pets of a dataset, in the order of trainval.txt and then of test.txt."""
+
+    root: Path
+    pets: tuple[Pet, ...]
+
+    def photograph_path(self, pet: Pet) -> Path:
+        return self.root / "images" / f"{pet.name}.jpg"
+
+    def trimap_path(self, pet: Pet) -> Path:
+        return self.root / "annotations" / "trimaps" / f"{pet.name}.png"
+
+    def split(self, name: str) -> tuple[Pet, ...]:
+        """The pets of `train`, `valid`, `test`, or `trainval` (the first two, in the order of the list file).
+
+        Raises:
+            DatasetError: there is no split of this name.
+        """
+        if name not in (*SPLITS, "trainval"):
+            raise DatasetError(f"there is no split {name!r}: it must be train, valid, trainval or test")
+        wanted = ("train", "valid") if name == "trainval" else (name,)
+        return tuple(pet for pet in self.pets if pet.split in wanted)
+
+
+def load_pets(root: str | Path, limit_images: int = 0) -> PetDataset:
+    """The index of the dataset in a folder.
+
+    Lines 0, 10, 20, ... of trainval.txt are the `valid` split, its other lines `train`; test.txt is `test`.
+
+    Args:
+        root: folder that holds `images` and `annotations`, itself or in its sub-folder `oxford-iiit-pet`.
+        limit_images: images kept of each split, evenly spaced along it; 0 = all.
+
+    Raises:
+        DatasetError: a folder, list file, photograph or trimap is missing, a split is empty, a line cannot be read,
+            or a name stands twice.
+    """
+    root = _dataset_root(Path(root))
+    trainval = _read_list(root / "annotations" / "trainval.txt", "train", valid_every=VALID_EVERY)
+    test = _read_list(root / "annotations" / "test.txt", "test")
+    _check_names(trainval, test)
+    dataset = PetDataset(root, (*trainval, *test))
+    for split in SPLITS:
+        if not dataset.split(split):
+            raise DatasetError(f"the split {split!r} of {root} is empty: every split needs one image or more")
+    _check_files(dataset)
+    if limit_images == 0:
+        return dataset
+    kept = {pet for split in SPLITS for pet in _evenly_spaced(dataset.split(split), limit_images)}
+    return PetDataset(root, tuple(pet for pet in dataset.pets if pet in kept))
+
+
+def open_dataset(data: str, limit_images: int = 0) -> PetDataset:
+    """The dataset that the parameter `data` names.
+
+    Args:
+        data: `demo` for the built-in synthetic pets, drawn at first use into `data/demo` of the workspace; or a folder,
+            absolute, or relative to the current folder or else to the workspace.
+        limit_images: as in `load_pets`.
+
+    Raises:
+        DatasetError: the folder cannot be used.
+    """
+    if data == "demo":
+        return load_pets(_demo_folder(), limit_images)
+    folder = Path(data).expanduser()
+    return load_pets(folder if folder.exists() else workspace() / folder, limit_images)
+
+
+def describe(dataset: PetDataset) -> pd.DataFrame:
+    """One row a pet: name, breed, species, split, width and height of the photograph in px (from its header alone)."""
+    rows = []
+    for pet in dataset.pets:
+        with _opened(dataset.photograph_path(pet)) as image:
+            rows.append((pet.name, pet.breed, pet.species, pet.split, *image.size))
+    return pd.DataFrame(rows, columns=["name", "breed", "species", "split", "width", "height"])
+
+
+def read_photograph(path: Path) -> np.ndarray:
+    """A photograph of any format and mode as (H, W, 3) uint8 RGB, pixels as stored (no rotation by EXIF).
+
+    Raises:
+        DatasetError: the file is missing or damaged.
+    """
+    with _opened(path) as image:
+        try:
+            return np.asarray(image.convert("RGB"))
+        except (OSError, SyntaxError) as error:  # Pillow raises either for damaged data
+            raise DatasetError(f"the photograph {path} is damaged: {error}") from error
+
+
+def read_trimap(path: Path) -> np.ndarray:
+    """A trimap as (H, W) uint8: 1 pet, 2 background, 3 border.
+
+    Raises:
+        DatasetError: the file is missing or damaged, or holds other values.
+    """
+    with _opened(path) as image:
+        try:
+            trimap = np.asarray(image)
+        except (OSError, SyntaxError) as error:
+            raise DatasetError(f"the trimap {path} is damaged: {error}") from error
+    if trimap.ndim != 2:
+        raise DatasetError(f"the trimap {path} has {trimap.shape[-1]} channels, but a trimap has one")
+    if trimap.min() < 1 or trimap.max() > 3:
+        found = np.unique(trimap).tolist()
+        raise DatasetError(f"the trimap {path} has the values {some(found)}, but only 1, 2 and 3 are allowed")
+    return trimap.astype(np.uint8)
+
+
+def some(items: Iterable[object], shown: int = 5) -> str:
+    """The first few of many, for an error sentence: `a, b, c, d, e and 7 more`."""
+    items = [str(item) for item in items]
+    more = f" and {len(items) - shown} more" if len(items) > shown else ""
+    return ", ".join(items[:shown]) + more
+
+
+def _opened(path: Path) -> Image.Image:
+    try:
+        return Image.open(path)
+    except OSError as error:
+        raise DatasetError(f"the picture {path} cannot be opened: {error}") from error
+
+
+def _dataset_root(root: Path) -> Path:
+    """The folder that has images, annotations and annotations/trimaps: this one, or torchvision's nesting in it."""
+    if not root.is_dir():
+        raise DatasetError(f"the data folder {root} does not exist")
+    nested = root / "oxford-iiit-pet"
+    root = nested if nested.is_dir() else root
+    needed = ("images", "annotations", "annotations/trimaps")
+    missing = [name for name in needed if not (root / name).is_dir()]
+    missing += [
+        f"annotations/{name}" for name in ("trainval.txt", "test.txt") if not (root / "annotations" / name).is_file()
+    ]
+    if missing:
+        raise DatasetError(f"the data folder {root} is not in the Oxford-IIIT layout: it lacks {', '.join(missing)}")
+    return root
+
+
+def _read_list(path: Path, split: str, valid_every: int = 0) -> list[Pet]:
+    """The pets of a list file: lines `NAME CLASS SPECIES BREED`; empty lines and comments (`#`) do not count.
+
+    With `valid_every` n, lines 0, n, 2n, ... belong to `valid` instead of `split`.
+    """
+    lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines()]
+    lines = [words for words in lines if words and not words[0].startswith("#")]
+    pets = []
+    for number, words in enumerate(lines):
+        if len(words) < 3 or words[2] not in SPECIES:
+            raise DatasetError(
+                f"{path} has the line {' '.join(words)!r}, "
+                "but a line must be NAME CLASS SPECIES BREED with SPECIES 1 (cat) or 2 (dog)"
+            )
+        name = words[0]
+        validates = valid_every and number % valid_every == 0
+        breed = name.rpartition("_")[0] or name
+        pets.append(Pet(name, breed, SPECIES[words[2]], "valid" if validates else split))
+    return pets
+
+
+def _check_names(trainval: list[Pet], test: list[Pet]) -> None:
+    for file, pets in (("trainval.txt", trainval), ("test.txt", test)):
+        twice = [name for name, count in Counter(pet.name for pet in pets).items() if count > 1]
+        if twice:
+            raise DatasetError(f"{len(twice)} names stand more than once in {file}: {some(twice)}")
+    tested = {pet.name for pet in test}
+    both = [pet.name for pet in trainval if pet.name in tested]
+    if both:
+        raise DatasetError(f"{len(both)} names stand in both trainval.txt and test.txt: {some(both)}")
+
+
+def _check_files(dataset: PetDataset) -> None:
+    """Every listed photograph and trimap is there."""
+    problems = []
+    for kind, path_of in (("photographs", dataset.photograph_path), ("trimaps", dataset.trimap_path)):
+        paths = [path_of(pet) for pet in dataset.pets]
+        there = {path.name for path in paths[0].parent.iterdir()}  # asking for each file is slow on network drives
+        missing = [path.name for path in paths if path.name not in there]
+        if missing:
+            problems.append(f"{len(missing)} of {len(paths)} listed {kind} are missing: {some(missing)}")
+    if problems:
+        raise DatasetError(f"in {dataset.root}, " + "; ".join(problems))
+
+
+def _evenly_spaced(pets: tuple[Pet, ...], count: int) -> list[Pet]:
+    count = min(count, len(pets))
+    return [pets[index * len(pets) // count] for index in range(count)]
+
+
+def _demo_folder() -> Path:
+    """The synthetic pets, drawn aside and then renamed, so that no other process ever sees half of them."""
+    from petseg_lib.data.synthetic import draw_pets
+
+    folder = workspace() / "data" / "demo"
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=".demo-", dir=folder.parent))
+        draw_pets(aside / "demo", count=DEMO_COUNT, seed=0)
+        settle(aside / "demo", folder)
+        shutil.rmtree(aside)
+    return folder
+
+
+def settle(finished: Path, folder: Path) -> None:
+    """Rename a finished folder to its place, unless another process was first: then its folder stands."""
+    try:
+        finished.rename(folder)
+    except OSError:
+        if not folder.is_dir():
+            raise

@@ -1,0 +1,148 @@
+"""Several runs side by side: Dice by image and by breed, paired differences, and what accuracy costs."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
+
+from petseg_lib.figures.style import INK, SKY, VERMILION, breed_label, chart, run_label, run_looks, styled
+
+
+@styled
+def dice_distribution(dices: Mapping[str, Sequence[float]]) -> Figure:
+    """Dice of every image, by run: each image a dot, a box from the first to the third quartile with the median, the mean.
+
+    Args:
+        dices: by the run's name, one Dice in [0, 1] an image.
+    """
+    figure, axes = chart(width=7.5, height=1.0 + 0.8 * len(dices))
+    for place, (name, look) in enumerate(run_looks(dices).items()):
+        values = np.asarray(dices[name], dtype=float)
+        # Seeded, so that the same data give the same picture.
+        jitter = np.random.default_rng(place).uniform(-0.3, 0.3, len(values))
+        size = float(np.clip(3000 / max(len(values), 1), 4, 18))
+        axes.scatter(values, place + jitter, size, look.colour, alpha=0.45, linewidths=0)
+        box = {"facecolor": "white", "alpha": 0.65, "edgecolor": INK}
+        line = {"color": INK, "linewidth": 1.3}
+        axes.boxplot(
+            values, positions=[place], orientation="horizontal", widths=0.34, showfliers=False, patch_artist=True,
+            boxprops=box, medianprops=line | {"linewidth": 2}, whiskerprops=line, capprops=line, manage_ticks=False,
+        )  # fmt: skip
+        axes.plot(values.mean(), place, look.marker, color=look.colour, markersize=9, markeredgecolor=INK, zorder=5)
+    looks = run_looks(dices)
+    names = [f"{looks[name].label}\nmean {np.mean(dices[name]):.3f}" for name in dices]
+    axes.set_yticks(range(len(dices)), names)
+    axes.set(xlabel="Dice of an image", ylim=(len(dices) - 0.5, -0.5))
+    axes.set_xlim(right=1.005)
+    axes.grid(axis="y", visible=False)
+    axes.tick_params(axis="y", length=0)
+    return figure
+
+
+@styled
+def dice_by_breed(table: pd.DataFrame) -> Figure:
+    """Mean Dice of each breed and run with its interval, cats above dogs, the hardest breed of each first.
+
+    Args:
+        table: run, species, breed, images, mean, low, high, as `comparison.dice_by_breed` gives.
+    """
+    order = table.groupby(["species", "breed"]).agg(dice=("mean", "mean"), images=("images", "max"))
+    order = order.reset_index().sort_values(["species", "dice"], ignore_index=True)
+    place_of = {breed: place for place, breed in enumerate(order["breed"])}
+    looks = run_looks(table["run"].unique())
+    figure, axes = chart(height=1.2 + len(order) * max(0.27, 0.13 * len(looks)))
+    spread = dict(zip(looks, np.linspace(-0.24, 0.24, len(looks)) if len(looks) > 1 else [0.0], strict=True))
+    for name, look in looks.items():
+        rows = table[table["run"] == name]
+        places = rows["breed"].map(place_of) + spread[name]
+        errors = (rows["mean"] - rows["low"], rows["high"] - rows["mean"])
+        axes.errorbar(
+            rows["mean"], places, xerr=errors, fmt=look.marker, color=look.colour, markersize=6, elinewidth=1.4, label=look.label
+        )
+    for place in range(1, len(order)):
+        new_species = order["species"][place] != order["species"][place - 1]
+        axes.axhline(place - 0.5, color="#9A9A9A" if new_species else "#E4E4E4", linewidth=0.8, zorder=0)
+    rows = zip(order["breed"], order["species"], order["images"], strict=True)
+    axes.set_yticks(range(len(order)), [f"{breed_label(breed)} ({species}, {images})" for breed, species, images in rows])
+    axes.set(xlabel="mean Dice of an image, with interval", ylim=(len(order) - 0.5, -0.5))
+    axes.grid(axis="y", visible=False)
+    axes.tick_params(axis="y", length=0)
+    figure.legend(loc="outside upper right", ncols=min(len(looks), 4))
+    return figure
+
+
+@styled
+def difference_histogram(differences: Sequence[float], interval: Any, first: str, second: str) -> Figure:
+    """Dice of the second run less the first on the same images, with the mean and its interval.
+
+    Args:
+        differences: one an image, in [-1, 1].
+        interval: has `mean`, `low`, `high`, as `comparison.Interval`.
+        first, second: the runs' names.
+    """
+    values = np.asarray(differences, dtype=float)
+    figure, axes = chart(width=7, height=3.2)
+    reach = max(1.05 * np.abs(values).max(), 0.01)
+    _, _, bars = axes.hist(values, np.linspace(-reach, reach, 42), edgecolor="white", linewidth=0.6)
+    for bar in bars:
+        bar.set_facecolor(SKY if bar.get_x() + bar.get_width() / 2 >= 0 else "#C9C9C9")
+    axes.axvline(0, color=INK, linewidth=1)
+    axes.axvspan(interval.low, interval.high, color=VERMILION, alpha=0.25, linewidth=0)
+    label = f"mean {interval.mean:+.4f}, interval {interval.low:+.4f} to {interval.high:+.4f}"
+    axes.axvline(interval.mean, color=VERMILION, linewidth=2, label=label)
+    better = {first: int((values < 0).sum()), second: int((values > 0).sum())}
+    axes.set_title(f"{run_label(first)} better: {better[first]} images", loc="left")
+    axes.set_title(f"{run_label(second)} better: {better[second]} images", loc="right")
+    axes.set(xlabel=f"Dice of {run_label(second)} less Dice of {run_label(first)}", ylabel="images", xlim=(-reach, reach))
+    axes.grid(axis="x", visible=False)
+    figure.legend(loc="outside upper center")
+    return figure
+
+
+@styled
+def cost_against_dice(table: pd.DataFrame) -> Figure:
+    """Mean Dice with its interval against arithmetic, speed and size of each run: up is better in all three.
+
+    Args:
+        table: run, dice, low, high, gflop (an image), images_per_second, parameters, as `comparison.summary_table` gives.
+    """
+    costs = {
+        "gflop": ("GFLOP an image\n(less is better)", 1),
+        "images_per_second": ("images a second\n(more is better)", 1),
+        "parameters": ("parameters (millions)\n(less is better)", 1e-6),
+    }
+    figure, axes = chart(3, height=3.6, sharey=True)
+    for panel, (column, (label, unit)) in zip(axes, costs.items(), strict=True):
+        for (_, row), look in zip(table.iterrows(), run_looks(table["run"]).values(), strict=True):
+            error = [[row["dice"] - row["low"]], [row["high"] - row["dice"]]]
+            panel.errorbar(
+                row[column] * unit, row["dice"], yerr=error, fmt=look.marker, color=look.colour, markersize=9, elinewidth=1.5, label=look.label
+            )
+        _readable_log_axis(panel, table[column].to_numpy() * unit)
+        panel.set_xlabel(label)
+    axes[0].set_ylabel("mean Dice of an image")
+    axes[0].margins(y=0.12)
+    handles, names = axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside upper center", ncols=min(len(names), 4))
+    return figure
+
+
+def _readable_log_axis(axes: Any, values: np.ndarray) -> None:
+    """A logarithmic axis with plain numbers, from a round number below the values to one above; linear at zero."""
+    values = values[np.isfinite(values)]
+    if not len(values) or values.min() <= 0:
+        return
+    steps = np.array([1, 2, 5])
+    ticks = np.concatenate([steps * 10.0**power for power in range(-6, 9)])
+    low, high = ticks[ticks <= values.min() / 1.05].max(), ticks[ticks >= values.max() * 1.05].min()
+    axes.set_xscale("log")
+    axes.set_xlim(low * 0.95, high * 1.05)
+    inside = ticks[(ticks >= low) & (ticks <= high)]
+    axes.set_xticks(inside[:: 1 + len(inside) // 6])
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.tick_params(axis="x", which="minor", length=0)
+    axes.grid(axis="x", color="#E4E4E4", which="major")

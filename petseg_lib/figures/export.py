@@ -1,0 +1,81 @@
+"""Figures as files, the same bytes for the same picture, with all captions in one README.md beside them."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+from PIL import Image
+
+from petseg_lib.figures.style import STYLE
+from petseg_lib.runs import write_atomically
+
+FORMATS = ("png", "svg", "pdf")
+FILE_DPI = 160
+
+# What would name the day or the version of matplotlib is left out: the same figure gives the same file.
+_METADATA = {
+    "png": {"Software": None},
+    "svg": {"Date": None, "Creator": None},
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+}
+
+
+def save_figure(figure: Figure, folder: str | Path, name: str, caption: str, formats: Sequence[str] = ("png", "svg")) -> list[Path]:
+    """Write a figure as `folder/name.png` and in other formats, and its caption into `folder/README.md`.
+
+    Every file is written whole or not at all. Notebooks that run at the same time may share the folder.
+
+    Args:
+        folder: made where it does not exist.
+        name: file name without ending; the captions are sorted by it.
+        caption: one paragraph that says what the figure shows; it is kept inside the PNG.
+        formats: of png, svg, pdf; png must be among them, because it carries the caption.
+
+    Returns:
+        The paths written, README.md excluded.
+
+    Raises:
+        ValueError: a format is unknown, png is not among them, or the name is not a plain file name.
+    """
+    unknown = [kind for kind in formats if kind not in FORMATS]
+    if unknown or "png" not in formats:
+        raise ValueError(f"the formats are {', '.join(formats)}, but they must be png and any of svg, pdf")
+    if not name or Path(name).name != name:
+        raise ValueError(f"the figure's name is {name!r}, but it must be a file name without folder and ending")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{name}.{kind}" for kind in formats]
+    for path, kind in zip(paths, formats, strict=True):
+        write_atomically(path, _encoded(figure, kind, " ".join(caption.split())))
+    _write_captions(folder)
+    return paths
+
+
+def _encoded(figure: Figure, kind: str, caption: str) -> bytes:
+    buffer = io.BytesIO()
+    metadata = _METADATA[kind] | ({"Description": caption} if kind == "png" else {})
+    with mpl.rc_context(STYLE):
+        figure.savefig(buffer, format=kind, dpi=FILE_DPI, metadata=metadata)
+    return buffer.getvalue()
+
+
+def _write_captions(folder: Path) -> None:
+    """README.md from the captions inside the PNG files.
+
+    Two notebooks that finish together both look again after writing: whoever is last has seen every file.
+    """
+    readme = folder / "README.md"
+    while not readme.is_file() or readme.read_text(encoding="utf-8") != _captions(folder):
+        write_atomically(readme, _captions(folder).encode())
+
+
+def _captions(folder: Path) -> str:
+    parts = ["# Figures\n\nMade by the notebooks, in alphabetical order.\n"]
+    for path in sorted(folder.glob("*.png")):
+        with Image.open(path) as image:
+            caption = image.info.get("Description", "")
+        files = [f"[{kind.upper()}]({path.stem}.{kind})" for kind in FORMATS if path.with_suffix(f".{kind}").is_file()]
+        parts.append(f"\n## {path.stem}\n\n![{path.stem}]({path.name})\n\n{caption}\n\n{' · '.join(files)}\n")
+    return "".join(parts)

@@ -1,0 +1,172 @@
+"""Predictions beside the truth: one photograph, best to worst, two models.
+
+The picture of hits, misses and false alarms keeps its meaning in grey: the three differ in lightness, and the outline of the
+truth has misses within and false alarms without.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from petseg_lib import dice
+from petseg_lib.figures.photographs import outline, target_overlay, tinted
+from petseg_lib.figures.style import (
+    INK,
+    LEFT_OUT,
+    VERDICTS,
+    breed_label,
+    legend_below,
+    panels,
+    run_label,
+    show,
+    styled,
+)
+
+
+class Prediction(NamedTuple):
+    """One photograph with its truth and what a model, or several, make of it.
+
+    photograph: (H, W, 3) uint8. truth: (H, W), 0 or 1. probability: (H, W) in [0, 1], or a dictionary of such by the
+    model's name. scored: (H, W) bool, False where a pixel does not count; None = all count.
+    """
+
+    photograph: np.ndarray
+    truth: np.ndarray
+    probability: np.ndarray | Mapping[str, np.ndarray]
+    scored: np.ndarray | None = None
+
+    def by_model(self) -> dict[str, np.ndarray]:
+        """Probability by the model's name; the name is empty where there is one model without a name."""
+        return dict(self.probability) if isinstance(self.probability, Mapping) else {"": self.probability}
+
+
+def image_dice(truth: np.ndarray, probability: np.ndarray, threshold: float = 0.5, scored: np.ndarray | None = None) -> float:
+    """Dice of one image: pet where the probability is above the threshold, over the pixels that count.
+
+    Args:
+        truth, probability, scored: (H, W), as in `Prediction`.
+
+    Returns:
+        0 to 1; 1 where truth and prediction are both empty.
+    """
+    masks = [np.asarray(probability) > threshold, np.asarray(truth) > 0]
+    masks += [] if scored is None else [np.asarray(scored, dtype=bool)]
+    counts = dice.count(*(torch.from_numpy(mask)[None, None] for mask in masks))
+    return float(dice.dice_from_counts(*counts[0]))
+
+
+@styled
+def prediction_panel(
+    photograph: np.ndarray,
+    truth: np.ndarray,
+    probability: np.ndarray | Mapping[str, np.ndarray],
+    threshold: float = 0.5,
+    scored: np.ndarray | None = None,
+    title: str = "photograph",
+) -> Figure:
+    """One photograph, its truth, the probability, and hits, misses and false alarms with Dice.
+
+    Args:
+        photograph, truth, probability, scored: as in `Prediction`; each of several models gets a row.
+        threshold: pet where the probability is above it.
+        title: over the photograph.
+    """
+    example = Prediction(photograph, truth, probability, scored)
+    models = example.by_model()
+    aspect = _aspect([example])
+    figure, axes = panels(4, len(models), aspect, legend=True)
+    show(axes[0, 0], photograph, breed_label(title), aspect)
+    show_truth(axes[0, 1], example, aspect)
+    for spare in axes[1:, :2].flat:
+        spare.remove()
+    for row, (name, shares) in enumerate(models.items()):
+        show(axes[row, 2], shares, f"{_prefix(name)}probability", aspect, cmap="gray", vmin=0, vmax=1)
+        show_verdict(axes[row, 3], example, shares, threshold, aspect, _prefix(name))
+    legend_below(figure, _legend(example))
+    return figure
+
+
+@styled
+def prediction_grid(predictions: Sequence[Prediction], titles: Sequence[str], threshold: float = 0.5) -> Figure:
+    """Predictions of one model in rows (best, middle, worst): photograph, truth, probability, verdict with Dice.
+
+    Args:
+        predictions: each with one probability.
+        titles: one a prediction, over its photograph.
+    """
+    aspect = _aspect(predictions)
+    figure, axes = panels(4, len(predictions), aspect, legend=True)
+    for row, example, title in zip(axes, predictions, titles, strict=True):
+        ((_, shares),) = example.by_model().items()
+        show(row[0], example.photograph, breed_label(title), aspect)
+        show_truth(row[1], example, aspect)
+        show(row[2], shares, "probability", aspect, cmap="gray", vmin=0, vmax=1)
+        show_verdict(row[3], example, shares, threshold, aspect)
+    legend_below(figure, _legend(*predictions))
+    return figure
+
+
+@styled
+def two_model_panel(predictions: Sequence[Prediction], titles: Sequence[str], threshold: float = 0.5) -> Figure:
+    """The same photographs through several models: photograph, truth, then each model's verdict with Dice.
+
+    Args:
+        predictions: each with a dictionary of probabilities, of the same models.
+        titles: one a prediction, over its photograph.
+    """
+    aspect = _aspect(predictions)
+    figure, axes = panels(2 + len(predictions[0].by_model()), len(predictions), aspect, legend=True)
+    for row, example, title in zip(axes, predictions, titles, strict=True):
+        show(row[0], example.photograph, breed_label(title), aspect)
+        show_truth(row[1], example, aspect)
+        for panel, (name, shares) in zip(row[2:], example.by_model().items(), strict=True):
+            show_verdict(panel, example, shares, threshold, aspect, _prefix(name))
+    legend_below(figure, _legend(*predictions))
+    return figure
+
+
+def show_truth(axes: Axes, example: Prediction, aspect: float) -> None:
+    """The truth over the photograph, with the pixels that do not count in striped grey."""
+    left_out = np.zeros(example.truth.shape, bool) if example.scored is None else ~np.asarray(example.scored, dtype=bool)
+    show(axes, target_overlay(example.photograph, np.asarray(example.truth) > 0, left_out), "truth", aspect)
+    outline(axes, np.asarray(example.truth) > 0)
+
+
+def show_verdict(
+    axes: Axes, example: Prediction, probability: np.ndarray, threshold: float, aspect: float, prefix: str = ""
+) -> None:
+    """Hits, misses and false alarms over the grey photograph, with Dice in the title."""
+    score = image_dice(example.truth, probability, threshold, example.scored)
+    show(axes, verdict_overlay(example, probability, threshold), f"{prefix}Dice {score:.3f}", aspect)
+    outline(axes, np.asarray(example.truth) > 0)
+
+
+def verdict_overlay(example: Prediction, probability: np.ndarray, threshold: float) -> np.ndarray:
+    """Hits, misses and false alarms in their colours over the grey photograph, (H, W, 3) uint8."""
+    predicted, truth = np.asarray(probability) > threshold, np.asarray(example.truth) > 0
+    counted = np.ones_like(truth) if example.scored is None else np.asarray(example.scored, dtype=bool)
+    # Half contrast about a middle grey: the photograph stays readable and no verdict's colour hides in it.
+    grey = (example.photograph @ (0.299, 0.587, 0.114) * 0.45 + 95)[..., None].repeat(3, axis=2).astype(np.uint8)
+    where = {"hit": predicted & truth, "miss": ~predicted & truth, "false alarm": predicted & ~truth}
+    for verdict, mask in where.items():
+        grey = tinted(grey, mask & counted, VERDICTS[verdict], 0.72)
+    return target_overlay(grey, np.zeros_like(truth), ~counted)
+
+
+def _prefix(name: str) -> str:
+    return f"{run_label(name)}: " if name else ""
+
+
+def _legend(*examples: Prediction) -> dict[str, str]:
+    out = any(example.scored is not None and not np.all(example.scored) for example in examples)
+    return VERDICTS | ({"left out": LEFT_OUT} if out else {})
+
+
+def _aspect(predictions: Sequence[Prediction]) -> float:
+    if not predictions:
+        raise ValueError("there is no prediction to show: at least 1 is needed")
+    return float(np.clip(np.median([len(example.truth) / example.truth.shape[1] for example in predictions]), 0.6, 1.3))

@@ -1,0 +1,100 @@
+"""Networks that take photographs (N, 3, H, W) and return logits (N, 1, H, W)."""
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.func import functional_call
+from torch.utils.flop_counter import FlopCounterMode
+
+from petseg_lib.config import ParameterError
+from petseg_lib.models.blocks import SegmentationNetwork, initialise_kaiming
+from petseg_lib.models.resnet34_unet import ReportResNet34UNet, ResNet34UNet, load_encoder_weights
+from petseg_lib.models.unet import UNet
+
+# For each (name, variant): the network, its smallest, largest and usual depth.
+NETWORKS = {
+    ("unet", "default"): (UNet, 1, 8, 4),
+    ("resnet34_unet", "default"): (ResNet34UNet, 2, 5, 5),
+    ("resnet34_unet", "report"): (ReportResNet34UNet, 6, 6, 6),
+}
+INITIALISATIONS = ("kaiming", "default")
+
+
+def build_model(
+    name: str,
+    *,
+    width: int = 64,
+    depth: int | None = None,
+    dropout: float = 0.1,
+    initialisation: str = "kaiming",
+    variant: str = "default",
+    encoder_weights: str = "",
+) -> SegmentationNetwork:
+    """A network with fresh weights, which torch's global seed decides.
+
+    Args:
+        name: `unet` or `resnet34_unet`.
+        width: channels of the first stage, 4 or more.
+        depth: halvings of the resolution: unet 1 to 8 (4 if None), resnet34_unet 2 to 5 (5), its `report` variant 6.
+        dropout: share of the bottleneck's channels dropped while training, 0 to below 1.
+        initialisation: `kaiming` (normal, fan_out, as in the report; the last 1x1 convolution keeps PyTorch's) or
+            `default` (PyTorch's).
+        variant: of resnet34_unet: `default` (true ResNet34 blocks, a skip from the stem) or `report`.
+        encoder_weights: for resnet34_unet of width 64: `imagenet`, or a file with torchvision's resnet34 state dict.
+
+    Returns:
+        A module from (N, 3, H, W) to logits (N, 1, H, W), H and W 32 px or more.
+
+    Raises:
+        ParameterError: (a ValueError) an unknown name, or a value that is not allowed.
+    """
+    network, smallest, largest, usual = _network(name, variant)
+    depth = usual if depth is None else depth
+    _check("depth", depth, smallest <= depth <= largest, f"{smallest} to {largest} for {name} ({variant})")
+    _check("width", width, width >= 4, "4 or more")
+    _check("dropout", dropout, 0 <= dropout < 1, "0 to below 1")
+    _check("initialisation", initialisation, initialisation in INITIALISATIONS, " or ".join(INITIALISATIONS))
+    if encoder_weights:
+        fits = network is ResNet34UNet and width == 64
+        _check("encoder_weights", encoder_weights, fits, "empty except for resnet34_unet (default) with width 64")
+    depths: dict[str, Any] = {} if smallest == largest else {"depth": depth}
+    model = network(width=width, dropout=dropout, **depths)
+    if initialisation == "kaiming":
+        initialise_kaiming(model)
+    if encoder_weights:
+        load_encoder_weights(model.encoder, encoder_weights)
+    return model
+
+
+def _network(name: str, variant: str) -> tuple[type[SegmentationNetwork], int, int, int]:
+    names = list(dict.fromkeys(known for known, _ in NETWORKS))
+    _check("model", name, name in names, " or ".join(names))
+    variants = [known for owner, known in NETWORKS if owner == name]
+    _check("variant", variant, variant in variants, " or ".join(variants) + f" for {name}")
+    return NETWORKS[name, variant]
+
+
+def _check(name: str, value: Any, allowed: bool, what: str) -> None:
+    if not allowed:
+        raise ParameterError(f"parameter {name} is {value!r}, but it must be {what}")
+
+
+def parameter_count(model: nn.Module) -> int:
+    """Trainable numbers in the model."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def gflop(model: nn.Module, image_size: int) -> float:
+    """Billions of operations, two per multiply-add, of one image's way forward; convolutions alone are counted.
+
+    Nothing is computed: the model runs on torch's meta device.
+
+    Args:
+        image_size: side of the square input, px.
+    """
+    weights = {name: tensor.to("meta") for name, tensor in model.state_dict().items()}
+    image = torch.empty(1, 3, image_size, image_size, device="meta")
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        functional_call(model, weights, (image,))
+    return counter.get_total_flops() / 1e9

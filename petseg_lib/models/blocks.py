@@ -1,0 +1,119 @@
+"""The named parts that the networks are built of, and the frame that joins encoder, decoder and head."""
+
+from collections.abc import Sequence
+from itertools import zip_longest
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+MIN_SIDE = 32
+
+
+class DoubleConv(nn.Sequential):
+    """Two padded 3x3 convolutions, each with BatchNorm and ReLU: (N, C, H, W) -> (N, out_channels, H, W).
+
+    The convolutions have no bias: BatchNorm, which subtracts the mean, would take it away again.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(
+            nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(out_channels),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(out_channels),
+            nn.ReLU(inplace=True),
+        )
+
+
+class UpBlock(nn.Module):
+    """Doubles the resolution, joins the skip (if any) and convolves twice (Ronneberger et al. 2015, fig. 1)."""
+
+    def __init__(self, in_channels: int, skip_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.up = nn.ConvTranspose2d(in_channels, out_channels, 2, stride=2)
+        self.conv = DoubleConv(out_channels + skip_channels, out_channels)
+
+    def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
+        """(N, in_channels, H, W) and a skip (N, skip_channels, 2H, 2W) -> (N, out_channels, 2H, 2W)."""
+        x = self.up(x)
+        return self.conv(x if skip is None else torch.cat([skip, x], dim=1))
+
+
+class UNetDecoder(nn.Module):
+    """One UpBlock for each skip, the deepest first, then one without skip for each width in `beyond`."""
+
+    def __init__(self, channels: Sequence[int], beyond: Sequence[int] = ()) -> None:
+        """`channels` are those of the encoder's features, the finest first."""
+        super().__init__()
+        *skips, below = channels
+        self.blocks = nn.ModuleList()
+        for skip, out_channels in [(c, c) for c in reversed(skips)] + [(0, c) for c in beyond]:
+            self.blocks.append(UpBlock(below, skip, out_channels))
+            below = out_channels
+        self.out_channels = below
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """Features, the finest first, each half the size of the one before -> (N, out_channels, H, W)."""
+        *skips, x = features
+        for block, skip in zip_longest(self.blocks, reversed(skips)):
+            x = block(x, skip)
+        return x
+
+
+class SegmentationNetwork(nn.Module):
+    """An encoder, Dropout2d after its deepest features (the bottleneck), a decoder and a head."""
+
+    def __init__(self, encoder: nn.Module, decoder: nn.Module, head: nn.Module, stride: int, dropout: float) -> None:
+        """`stride` is the side in px of the square of the input that becomes one pixel of the bottleneck."""
+        super().__init__()
+        self.encoder, self.decoder, self.head = encoder, decoder, head
+        self.dropout = nn.Dropout2d(dropout)
+        self.stride = stride
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits of "this pixel is pet".
+
+        Args:
+            images: (N, 3, H, W), normalised; H and W are 32 px or more and need not be equal, even or powers of two.
+
+        Returns:
+            (N, 1, H, W), any real number; their sigmoid is the probability.
+
+        Raises:
+            ValueError: not three channels, or a side below 32 px.
+        """
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise ValueError(f"the input's shape is {tuple(images.shape)}, but it must be (N, 3, H, W)")
+        height, width = images.shape[-2:]
+        if min(height, width) < MIN_SIDE:
+            raise ValueError(f"the input is {height} x {width} px, but each side must have {MIN_SIDE} px or more")
+        features = self.encoder(pad_to_stride(images, self.stride))
+        features[-1] = self.dropout(features[-1])
+        return self.head(self.decoder(features))[..., :height, :width]
+
+
+def pad_to_stride(images: Tensor, stride: int) -> Tensor:
+    """Zeros (the mean colour) at the right and below, up to whole multiples of `stride` px.
+
+    The result spans two strides or more: BatchNorm cannot train on one image whose bottleneck is a single pixel.
+    """
+    height, width = images.shape[-2:]
+    below, right = -height % stride, -width % stride
+    if height + below == width + right == stride:
+        right += stride
+    return F.pad(images, (0, right, 0, below)) if below or right else images
+
+
+def initialise_kaiming(model: nn.Module) -> None:
+    """Kaiming normal (He et al. 2015, eq. 14: fan_out) for the convolutions; their biases become zero.
+
+    The last one, of a single output channel, keeps PyTorch's: it feeds no ReLU, and fan_out would start the logits at
+    several units.
+    """
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) and layer.out_channels > 1:
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)

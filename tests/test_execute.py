@@ -1,0 +1,281 @@
+"""`petseg run` in processes of its own, with stand-in notebooks."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from stand_ins import write_notebook
+
+from petseg_lib.cli import main
+from petseg_lib.execute import RunError, duration, execute, resolve, run_notebook
+from petseg_lib.profiles import load_profile
+from petseg_lib.report import cleaned, refresh_notebooks, unclean_notebooks, write_report
+
+NAME = "02_mean_std"
+RUN = 'it\'s a "run" $HOME'
+
+
+def start(workspace: Path, *arguments: str, **environment: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "petseg_lib.cli", *arguments]
+    given = os.environ | {"PETSEG_WORKSPACE": str(workspace)} | environment
+    return subprocess.Popen(
+        command, env=given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=workspace
+    )
+
+
+@pytest.fixture
+def workspace(tmp_path, monkeypatch):
+    monkeypatch.setenv("PETSEG_WORKSPACE", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory):
+    """A finished run in a folder with a difficult name, with another `python3` kernel in the way."""
+    workspace = tmp_path_factory.mktemp("a good place")
+    notebook = write_notebook(workspace / "notebooks", NAME, work="print('kernel', sys.executable, flush=True)")
+    kernel = workspace / "jupyter" / "kernels" / "python3" / "kernel.json"
+    kernel.parent.mkdir(parents=True)
+    kernel.write_text(json.dumps({"argv": ["/nowhere/python"], "display_name": "wrong", "language": "python"}))
+    given = ["-f", "demo", "-p", "data", 'it\'s $HOME "here"', "-p", "seed", "3"]
+    process = start(
+        workspace, "run", str(notebook), "--out", f"runs/demo/{RUN}", *given, JUPYTER_PATH=str(workspace / "jupyter")
+    )
+    output, complaints = process.communicate(timeout=120)
+    return workspace / "runs" / "demo" / RUN, process.returncode, output, complaints
+
+
+def test_a_good_run_is_done(good):
+    folder, status, output, complaints = good
+    assert (status, complaints) == (0, "")
+    lines = output.splitlines()
+    assert lines[0] == f"[{RUN}] {NAME} begins"
+    assert lines[1] == f"[{RUN}] kernel {sys.executable}"
+    assert lines[2].startswith(f"[{RUN}] {NAME} is done after ")
+    assert sorted(path.name for path in folder.iterdir()) == ["metrics.json", "notebook.ipynb"]
+
+
+def test_parameters_arrive_as_they_are(good):
+    metrics = json.loads((good[0] / "metrics.json").read_text())
+    assert metrics["data"] == 'it\'s $HOME "here"'
+    assert metrics["seed"] == 3
+    assert metrics["run_dir"] == f"runs/demo/{RUN}"
+    assert metrics["figures_dir"] == "figures/demo"
+
+
+def test_the_report_is_one_page_without_a_network(good, workspace):
+    page = write_report(good[0].parent, workspace / "report.html").read_text(encoding="utf-8")
+    assert "<title>petseg: demo</title>" in page
+    assert f'<a href="#run-1">Stand-in for {NAME}</a>' in page and '<a id="run-1"></a>' in page
+    assert f"kernel {sys.executable}" in page and "from_notebook" not in page
+    assert "<script src" not in page
+    assert "cdnjs" not in page and "cdn.jsdelivr" not in page
+
+
+def test_a_report_of_nothing_is_refused(workspace, capsys):
+    (workspace / "runs" / "demo").mkdir(parents=True)
+    assert main(["report", "runs/demo"]) == 2
+    assert capsys.readouterr().err == "petseg: no finished run in runs/demo: there is nothing to report\n"
+
+
+@pytest.fixture(scope="module")
+def bad(tmp_path_factory):
+    """Runs that fail in two ways that papermill's own record hides, side by side. Each has metrics of an earlier run, which must not count."""
+    workspace = tmp_path_factory.mktemp("bad")
+    ways = {
+        "exits": "sys.exit(0)",
+        "dies": "import os; os._exit(1)",
+    }
+    processes = {}
+    for way, work in ways.items():
+        notebook = write_notebook(workspace / way, NAME, work=work, finish="")
+        folder = workspace / "runs" / way
+        folder.mkdir(parents=True)
+        (folder / "metrics.json").write_text("{}")
+        processes[way] = start(workspace, "run", str(notebook), "--out", f"runs/{way}")
+    ended = {way: process.communicate(timeout=120) for way, process in processes.items()}
+    return workspace, {way: (processes[way].returncode, ended[way][1]) for way in ways}
+
+
+@pytest.mark.parametrize(
+    ("way", "reason"),
+    [
+        ("exits", "it ended without writing metrics.json"),
+        ("dies", "nbclient.exceptions.DeadKernelError: Kernel died"),
+    ],
+)
+def test_a_run_that_did_not_finish_has_failed(bad, way, reason):
+    workspace, ended = bad
+    status, complaints = ended[way]
+    sentence = f"run {way} failed: {reason} (see runs/{way}/notebook.ipynb)\n"
+    assert (status, complaints) == (1, f"petseg: {sentence}")
+    folder = workspace / "runs" / way
+    assert (folder / "error.txt").read_text() == sentence
+    assert not (folder / "metrics.json").exists()
+    assert nbformat.read(folder / "notebook.ipynb", as_version=4).cells
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_an_interrupt_ends_the_kernel_too(workspace):
+    work = "import os, time; print(os.getpid(), flush=True); time.sleep(300)"
+    notebook = write_notebook(workspace, NAME, work=work)
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    processes = [start(workspace, "run", str(notebook), "--out", f"runs/{number.name}") for number in numbers]
+    for number, process in zip(numbers, processes, strict=True):
+        process.stdout.readline()
+        kernel = int(process.stdout.readline().split()[-1])
+        assert alive(kernel)
+        process.send_signal(number)
+        _, complaints = process.communicate(timeout=60)
+        assert (process.returncode, complaints) == (130, "petseg: interrupted\n")
+        deadline = time.monotonic() + 5
+        while alive(kernel) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert not alive(kernel)
+        assert not (workspace / "runs" / number.name / "metrics.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["-p", "sed", "1"], "unknown parameter 'sed': did you mean 'seed'?"),
+        (["-p", "seed", "many"], "parameter seed is 'many', but it must be a valid integer"),
+        (["-p", "seed", "-1"], "parameter seed is '-1', but it must be greater than or equal to 0"),
+        (["-p", "run_dir", "x"], "run_dir cannot be set"),
+        (["-f", "nope"], "no file nope and nothing of this name in profiles/"),
+    ],
+)
+def test_a_wrong_parameter_stops_before_anything_is_touched(workspace, capsys, arguments, sentence):
+    notebook = write_notebook(workspace / "notebooks", NAME)
+    earlier = workspace / "runs" / "x" / "metrics.json"
+    earlier.parent.mkdir(parents=True)
+    earlier.write_text("{}")
+    assert main(["run", str(notebook), "--out", "runs/x", *arguments]) == 2
+    complaints = capsys.readouterr().err
+    assert complaints.startswith("petseg: ") and sentence in complaints
+    assert complaints.count("\n") == 1
+    assert [path.name for path in earlier.parent.iterdir()] == ["metrics.json"]
+
+
+def test_an_unknown_notebook_names_the_known_ones(workspace, capsys):
+    assert main(["run", "99_nothing", "--out", "runs/x"]) == 2
+    assert "nothing of this name in notebooks/" in capsys.readouterr().err
+    other = workspace / "other.ipynb"
+    other.write_text("{}")
+    assert main(["run", str(other), "--out", "runs/x"]) == 2
+    assert "it must be one of 01_data_exploration, 02_mean_std" in capsys.readouterr().err
+    assert not (workspace / "runs").exists()
+
+
+def test_the_run_folders_name_picks_the_section(workspace):
+    demo = load_profile("demo")
+    settings = resolve("05_comparison", "runs/demo/comparison", demo, {"seed": "4"})
+    assert settings["runs"] == ["unet", "resnet34_unet"]
+    assert settings["seed"] == 4
+    assert settings["figures_dir"] == "figures/demo"
+    trial = resolve("05_comparison", workspace / "runs" / "trial" / "other", demo, {})
+    assert trial == {"data": "demo", "run_dir": "runs/trial/other", "figures_dir": "figures/trial"}
+
+
+def test_help_is_quick():
+    # Not the clock, which other work disturbs, but what is imported.
+    heavy = "{'pydantic', 'torch', 'yaml', 'numpy'}"
+    code = f"import sys; from petseg_lib import cli; print(sorted({heavy} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+@pytest.mark.parametrize("command", ["", "run", "evaluate", "report", "pets", "notebooks"])
+def test_every_command_has_help(command, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([*filter(None, [command]), "--help"])
+    assert ended.value.code == 0
+    assert "usage: petseg" in capsys.readouterr().out
+
+
+def test_durations_read_well():
+    assert [duration(s) for s in (0.4, 42, 185, 7800)] == ["0 s", "42 s", "3 min 5 s", "2 h 10 min"]
+
+
+def dirty_notebook(workspace: Path):
+    widget = new_output(
+        "display_data", {"application/vnd.jupyter.widget-view+json": {"model_id": "1"}, "text/plain": "x"}
+    )
+    path = new_output("stream", name="stdout", text=f"wrote {workspace}/runs/demo\n")
+    result = new_output("execute_result", {"text/plain": "3"}, execution_count=7)
+    cell = new_code_cell("1 + 2", execution_count=7, outputs=[widget, path, result])
+    cell.metadata = {"tags": ["kept"], "execution": {"iopub.status.busy": "2026"}, "papermill": {"duration": 1}}
+    metadata = {
+        "widgets": {"state": {}},
+        "papermill": {"input_path": "/x"},
+        "kernelspec": {"name": "mine", "display_name": "Mine"},
+    }
+    return new_notebook(cells=[new_markdown_cell("# Title"), cell, new_code_cell("")], metadata=metadata)
+
+
+def test_cleaning_leaves_what_people_read(workspace):
+    notebook = dirty_notebook(workspace)
+    clean = cleaned(notebook)
+    _, cell, empty = clean.cells
+    assert cell.metadata == {"tags": ["kept"]}
+    assert cell.execution_count == 1 and empty.execution_count is None
+    assert [output.output_type for output in cell.outputs] == ["stream", "execute_result"]
+    assert cell.outputs[0].text == "wrote runs/demo\n"
+    assert cell.outputs[1].execution_count == 1
+    assert set(clean.metadata) == {"kernelspec", "language_info"}
+    assert clean.metadata.kernelspec.name == "python3" and "version" not in clean.metadata.language_info
+    assert cleaned(clean) == clean
+    assert "widgets" in notebook.metadata  # the given one is left alone
+    nbformat.validate(clean)
+
+
+def test_refreshed_notebooks_are_clean(workspace, monkeypatch):
+    path = write_notebook(workspace / "notebooks", NAME, work="print('at', config.workspace() / 'runs')")
+    before = [cell.source for cell in nbformat.read(path, as_version=4).cells]
+    monkeypatch.setattr("petseg_lib.report.NOTEBOOKS", {NAME: load_class()})
+    assert unclean_notebooks() == [path.resolve()]
+    refresh_notebooks()
+    assert unclean_notebooks() == []
+    after = nbformat.read(path, as_version=4)
+    assert [cell.source for cell in after.cells] == before
+    assert [cell.execution_count for cell in after.cells[1:]] == [1, 2, 3, 4]
+    assert after.cells[3].outputs[0].text == "at runs\n"
+    assert (workspace / "runs" / "demo" / "mean_std" / "metrics.json").is_file()
+
+
+def load_class():
+    from petseg_lib.config import NOTEBOOKS
+
+    return NOTEBOOKS[NAME]
+
+
+def test_from_python_a_failure_is_an_exception(workspace, monkeypatch):
+    monkeypatch.setattr("petseg_lib.execute._papermill", stopped)
+    with pytest.raises(RunError, match=r"run x failed: no space left on device \(see runs/x/notebook.ipynb\)"):
+        execute(write_notebook(workspace, NAME), workspace / "runs" / "x", {})
+
+
+def stopped(notebook, output, parameters, temporary):
+    (temporary / "stderr").write_text("a\n\x1b[31mno space left on device\x1b[0m\n\n")
+    return 1
+
+
+def test_run_notebook_refuses_before_it_starts(workspace):
+    from petseg_lib.config import ParameterError
+
+    with pytest.raises(ParameterError, match="seed"):
+        run_notebook(write_notebook(workspace, NAME), "runs/x", settings={"seed": "x"})

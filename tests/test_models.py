@@ -1,0 +1,236 @@
+"""The contract that every network passes, and the numbers that its name promises."""
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from petseg_lib.models import build_model, gflop, parameter_count
+from petseg_lib.models.blocks import pad_to_stride
+
+NETWORKS = [("unet", "default"), ("resnet34_unet", "default"), ("resnet34_unet", "report")]
+every_network = pytest.mark.parametrize(("name", "variant"), NETWORKS)
+
+
+def small(name, variant="default", **parameters):
+    torch.manual_seed(0)
+    return build_model(name, variant=variant, **{"width": 4} | parameters)
+
+
+def images(height=64, width=64, number=2):
+    return torch.randn(number, 3, height, width, generator=torch.Generator().manual_seed(1))
+
+
+# The numbers of the report
+
+
+@pytest.mark.parametrize(
+    ("name", "variant", "parameters", "operations"),
+    [("unet", "default", 31_037_633, 385.3), ("resnet34_unet", "report", 48_194_369, 58.4)],
+)
+def test_size_and_cost_are_the_reports(name, variant, parameters, operations):
+    with torch.device("meta"):
+        model = build_model(name, variant=variant)
+    assert parameter_count(model) == parameters
+    assert gflop(model, 512) == pytest.approx(operations, abs=0.05)
+
+
+def test_gflop_leaves_the_model_as_it_was():
+    model = small("unet").train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    first_conv = 2 * 3 * 4 * 9 * 64 * 64 / 1e9
+    assert gflop(model, 64) > first_conv
+    assert gflop(model, 128) == pytest.approx(4 * gflop(model, 64))
+    assert model.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_parameter_count_leaves_frozen_ones_out():
+    model = small("unet")
+    whole = parameter_count(model)
+    model.head.requires_grad_(False)
+    assert parameter_count(model) == whole - 5  # four weights and a bias
+
+
+# The contract
+
+
+@every_network
+def test_forward_shape_and_finite_gradients(name, variant):
+    model = small(name, variant).train()
+    logits = model(images())
+    assert logits.shape == (2, 1, 64, 64)
+    assert logits.min() < 0 or logits.max() > 1  # no sigmoid inside
+    (logits * torch.randn_like(logits)).sum().backward()
+    for parameter_name, parameter in model.named_parameters():
+        assert parameter.grad is not None, parameter_name
+        assert parameter.grad.isfinite().all(), parameter_name
+        assert parameter.grad.abs().sum() > 0, parameter_name
+
+
+@every_network
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (33, 47), (97, 32), (65, 131)])
+def test_any_size(name, variant, height, width):
+    model = small(name, variant)
+    for mode in (True, False):
+        logits = model.train(mode)(images(height, width, number=1))
+        assert logits.shape == (1, 1, height, width)
+        assert logits.isfinite().all()
+
+
+@every_network
+@pytest.mark.parametrize("shape", [(1, 3, 31, 64), (1, 3, 64, 20), (1, 1, 64, 64), (3, 64, 64)])
+def test_input_that_does_not_fit(name, variant, shape):
+    with pytest.raises(ValueError, match=r"^the input.* must (have 32 px or more|be \(N, 3, H, W\))$"):
+        small(name, variant)(torch.zeros(shape))
+
+
+@every_network
+def test_deepest_allowed_depths_run_small_images(name, variant):
+    deepest = {("unet", "default"): 8}.get((name, variant))
+    logits = small(name, variant, depth=deepest).train()(images(32, 32, number=1))
+    assert logits.shape == (1, 1, 32, 32)
+
+
+def test_padding_is_zeros_below_and_right():
+    image = torch.ones(1, 3, 33, 40)
+    padded = pad_to_stride(image, 16)
+    assert padded.shape == (1, 3, 48, 48)
+    assert torch.equal(padded[..., :33, :40], image)
+    assert padded.sum() == image.sum()
+    assert pad_to_stride(padded, 16) is padded
+    assert pad_to_stride(image, 64).shape == (1, 3, 64, 128)  # two pixels in the bottleneck
+
+
+@every_network
+def test_train_and_eval(name, variant):
+    model = small(name, variant, dropout=0.5)
+    batch = images()
+    model.train()
+    assert not torch.equal(model(batch), model(batch))  # dropout
+    model.eval()
+    assert torch.equal(model(batch), model(batch))
+    torch.testing.assert_close(model(batch)[:1], model(batch[:1]), rtol=1e-4, atol=1e-4)  # images do not mix
+
+
+@every_network
+def test_dropout_drops_whole_channels_of_the_bottleneck_alone(name, variant):
+    model = small(name, variant, dropout=0.5).train()
+    seen = []
+    model.dropout.register_forward_hook(lambda _, inputs, output: seen.append((inputs[0], output)))
+    model(images(128, 128))
+    assert sum(isinstance(layer, nn.Dropout2d) for layer in model.modules()) == 1
+    [(before, after)] = seen
+    assert before.shape[-1] == 128 // model.stride
+    kept = (after != 0).flatten(2).any(2)
+    assert 0 < kept.float().mean() < 1
+    torch.testing.assert_close(after, before * 2 * kept[..., None, None])
+
+
+@every_network
+def test_save_and_load(name, variant, tmp_path):
+    model = small(name, variant).train()
+    model(images())  # moves the BatchNorm statistics
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    torch.manual_seed(99)
+    other = build_model(name, variant=variant, width=4)
+    other.load_state_dict(load_file(tmp_path / "model.safetensors"))
+    assert torch.equal(other.eval()(images()), model.eval()(images()))
+
+
+@every_network
+@pytest.mark.parametrize("initialisation", ["kaiming", "default"])
+def test_a_seed_decides_the_weights(name, variant, initialisation):
+    first, second = (small(name, variant, initialisation=initialisation).state_dict() for _ in range(2))
+    assert all(torch.equal(tensor, second[key]) for key, tensor in first.items())
+    torch.manual_seed(1)
+    other = build_model(name, variant=variant, width=4, initialisation=initialisation).state_dict()
+    key = next(key for key in first if key.startswith("encoder."))
+    assert not torch.equal(first[key], other[key])
+
+
+@every_network
+def test_kaiming_is_normal_with_fan_out(name, variant):
+    model = small(name, variant, width=16)
+    for layer_name, layer in model.named_modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) and layer.weight.numel() > 5_000:
+            fan_out = layer.weight.shape[0] * layer.weight[0, 0].numel()
+            assert layer.weight.std().item() == pytest.approx((2 / fan_out) ** 0.5, rel=0.06), layer_name
+            assert layer.weight.abs().max() > 3 * layer.weight.std(), layer_name  # normal, not uniform
+
+
+@every_network
+def test_default_initialisation_is_pytorchs(name, variant):
+    model = small(name, variant, width=16, initialisation="default")
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d):
+            bound = 1 / layer.weight[0].numel() ** 0.5  # PyTorch draws uniformly up to here
+            assert layer.weight.abs().max() <= bound * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("initialisation", ["kaiming", "default"])
+@every_network
+def test_first_logits_are_moderate(name, variant, initialisation):
+    logits = small(name, variant, width=16, initialisation=initialisation).train()(images())
+    assert logits.abs().max() < 10
+
+
+@pytest.mark.parametrize(("name", "depths"), [("unet", range(1, 6)), ("resnet34_unet", range(2, 6))])
+def test_depth_is_the_number_of_halvings(name, depths):
+    for depth in depths:
+        model = small(name, depth=depth).eval()
+        features = model.encoder(images(64, 64))
+        assert features[-1].shape[-1] == 64 // 2**depth
+        assert model(images(64, 64)).shape == (2, 1, 64, 64)
+        assert model.stride == 2**depth
+
+
+@every_network
+def test_parts_are_named_after_the_field(name, variant):
+    assert {key.split(".")[0] for key in small(name, variant).state_dict()} == {"encoder", "decoder", "head"}
+
+
+def test_every_skip_reaches_the_logits():
+    for name, variant in NETWORKS:
+        model = small(name, variant).eval()
+        features = [feature.detach().requires_grad_() for feature in model.encoder(images(128, 128))]
+        model.head(model.decoder(features)).square().sum().backward()
+        assert all(feature.grad.abs().sum() > 0 for feature in features)
+
+
+def test_report_blocks_add_after_the_relu():
+    block = small("resnet34_unet", "report").encoder.layer1[0].eval()
+    x = torch.randn(1, 4, 8, 8)
+    assert (block(x) - x >= 0).all()
+    assert (block(x) < 0).any()
+    plain = small("resnet34_unet").encoder.layer1[0].eval()
+    assert (plain(x) >= 0).all()
+
+
+# Settings
+
+
+@pytest.mark.parametrize(
+    ("parameters", "sentence"),
+    [
+        ({"name": "vnet"}, "model is 'vnet', but it must be unet or resnet34_unet"),
+        ({"variant": "report"}, "variant is 'report', but it must be default for unet"),
+        ({"name": "resnet34_unet", "variant": "big"}, "variant is 'big', but it must be default or report"),
+        ({"depth": 0}, "depth is 0, but it must be 1 to 8 for unet"),
+        ({"depth": 9}, "depth is 9, but it must be 1 to 8 for unet"),
+        ({"name": "resnet34_unet", "depth": 1}, "depth is 1, but it must be 2 to 5"),
+        ({"name": "resnet34_unet", "depth": 6}, "depth is 6, but it must be 2 to 5"),
+        ({"name": "resnet34_unet", "variant": "report", "depth": 5}, "depth is 5, but it must be 6"),
+        ({"width": 3}, "width is 3, but it must be 4 or more"),
+        ({"dropout": 1.0}, "dropout is 1.0, but it must be 0 to below 1"),
+        ({"dropout": float("nan")}, "dropout is nan"),
+        ({"initialisation": "zeros"}, "initialisation is 'zeros', but it must be kaiming or default"),
+        ({"encoder_weights": "imagenet"}, "encoder_weights is 'imagenet', but it must be empty except for resnet34"),
+        ({"name": "resnet34_unet", "width": 32, "encoder_weights": "imagenet"}, "with width 64"),
+        ({"name": "resnet34_unet", "variant": "report", "width": 64, "encoder_weights": "a.pth"}, "it must be empty"),
+    ],
+)
+def test_settings_that_are_not_allowed(parameters, sentence):
+    settings = {"name": "unet", "width": 4} | parameters
+    with pytest.raises(ValueError, match=sentence):
+        build_model(settings.pop("name"), **settings)

@@ -1,0 +1,148 @@
+"""The Snakefile and the Makefile, with stand-in notebooks in a temporary workspace."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from stand_ins import write_notebook
+
+from petseg_lib.config import NOTEBOOKS
+from petseg_lib.profiles import REPOSITORY
+
+QUIET = ["--keep-going", "--rerun-incomplete", "--quiet", "rules", "progress", "reason", "host"]
+PROFILE = """
+parameters: {epochs: 1}
+runs:
+  mean_std: {notebook: 02_mean_std}
+  unet: {notebook: 03_unet_training}
+"""
+
+
+def snakemake(workspace: Path, *options: str, **environment: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "workflow" / "Snakefile")]
+    given = {name: value for name, value in os.environ.items() if name not in ("PROFILE", "DATA", "SET")}
+    given |= {"PETSEG_WORKSPACE": str(workspace)} | environment
+    command += ["--cores", "2", *options]
+    return subprocess.run(command, check=False, env=given, capture_output=True, text=True, cwd=workspace, timeout=300)
+
+
+def planned(workspace: Path, **environment: str) -> list[str]:
+    """The runs that would be made, in order."""
+    result = snakemake(workspace, "--dry-run", "--rerun-triggers", "mtime", "params", "input", **environment)
+    assert result.returncode == 0, result.stderr
+    lines = (line.strip() for line in (result.stdout + result.stderr).splitlines())
+    return [Path(line.removeprefix("output: ")).parent.name for line in lines if line.startswith("output: ")]
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory):
+    """A workspace with all stand-ins and a small profile."""
+    folder = tmp_path_factory.mktemp("it's a workspace")
+    for name in NOTEBOOKS:
+        write_notebook(folder / "notebooks", name)
+    (folder / "profiles").mkdir()
+    (folder / "profiles" / "small.yaml").write_text(PROFILE)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(workspace):
+    """What was said while the small profile was made, and when it was asked for again."""
+    first = snakemake(workspace, *QUIET, PROFILE="small", SET="epochs=2")
+    return first, snakemake(workspace, *QUIET, PROFILE="small", SET="epochs=2")
+
+
+def test_a_first_run_makes_all_and_says_where_to_look(workspace, finished):
+    first, _ = finished
+    assert first.returncode == 0, first.stderr
+    assert first.stderr == ""
+    said = [line for line in first.stdout.splitlines() if "done after" not in line]
+    assert said == [
+        "[mean_std] 02_mean_std begins",
+        "[mean_std] epoch 1",
+        "[unet] 03_unet_training begins",
+        "[unet] epoch 1",
+        "[unet] epoch 2",
+        "runs/small/report.html",
+        "All 2 runs of profile small are done.",
+        "Look at runs/small/report.html (the notebooks), runs/small/ (the runs), figures/small/ (the figures).",
+    ]
+    for name in ("unet/metrics.json", "unet/notebook.ipynb", "unet/benchmark.tsv", "report.html"):
+        assert (workspace / "runs" / "small" / name).is_file()
+
+
+def test_a_second_run_finds_all_done(finished):
+    _, second = finished
+    assert (second.returncode, second.stderr) == (0, "")
+    assert second.stdout.splitlines()[0] == "All 2 runs of profile small are done."
+    assert "begins" not in second.stdout
+
+
+def test_only_what_a_change_touches_is_made_again(workspace, finished):
+    small = {"PROFILE": "small"}
+    assert planned(workspace, SET="epochs=2", **small) == []
+    assert planned(workspace, SET="epochs=3", **small) == ["unet", "small"]
+    assert planned(workspace, SET="epochs=2", DATA="else where", **small) == ["mean_std", "unet", "small"]
+    notebook = workspace / "notebooks" / "03_unet_training.ipynb"
+    notebook.write_text(notebook.read_text() + "\n")
+    assert planned(workspace, SET="epochs=2", **small) == ["unet", "small"]
+
+
+def test_training_waits_for_statistics_and_comparison_for_training(workspace):
+    order = planned(workspace, PROFILE="demo")
+    assert sorted(order) == sorted(["data_exploration", "mean_std", "unet", "resnet34_unet", "comparison", "demo"])
+    for early, late in [("mean_std", "unet"), ("mean_std", "resnet34_unet"), ("unet", "comparison")]:
+        assert order.index(early) < order.index(late)
+    assert order.index("resnet34_unet") < order.index("comparison") < order.index("demo")
+
+
+def test_every_job_says_what_it_needs(workspace):
+    result = snakemake(workspace, "--dry-run", PROFILE="demo")
+    said = result.stdout + result.stderr
+    assert said.count("gpu=1") == 3 and said.count("gpu=0") == 3
+    assert said.count("mem_mb=") == said.count("runtime=") == 6
+    assert said.count("threads: 2") == 3
+
+
+def test_a_failure_ends_with_the_run_and_its_error(workspace):
+    folder = workspace / "elsewhere"
+    shutil.copytree(workspace / "notebooks", folder / "notebooks")
+    (folder / "broken.yaml").write_text(PROFILE)
+    write_notebook(folder / "notebooks", "02_mean_std", work="raise ValueError('too few pets')")
+    result = snakemake(folder, *QUIET, PROFILE="broken.yaml")
+    assert result.returncode == 1
+    sentence = "petseg: run mean_std failed: ValueError: too few pets (see runs/broken/mean_std/notebook.ipynb)"
+    assert set(result.stderr.splitlines()) == {sentence}
+    assert "[unet]" not in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"SET": "epohcs=1"}, "petseg: the settings: unknown parameter 'epohcs': did you mean 'epochs'?"),
+        ({"SET": "data='x"}, "petseg: SET is not a list of NAME=VALUE: No closing quotation"),
+        ({"SET": "epochs"}, "petseg: SET is not a list of NAME=VALUE: epochs has no ="),
+        ({"PROFILE": "nope"}, "petseg: no file nope and nothing of this name in profiles/"),
+    ],
+)
+def test_a_wrong_setting_stops_at_once(workspace, settings, sentence):
+    result = snakemake(workspace, *QUIET, **settings)
+    assert result.returncode != 0
+    assert result.stderr.startswith(sentence) and result.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_make_hands_settings_on_untouched(tmp_path):
+    (tmp_path / "Makefile").write_text(f"include {REPOSITORY / 'Makefile'}\nshow:\n\t@printenv PROFILE DATA SET\n")
+    given = ["PROFILE=sample", 'DATA=it\'s "my" data; ls', "SET=epochs=1 limit_images=4"]
+    result = subprocess.run(["make", "show", *given], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines() == ["sample", 'it\'s "my" data; ls', "epochs=1 limit_images=4"]
+
+
+def test_ci_runs_the_tests_and_nothing_else():
+    lines = (REPOSITORY / ".ci" / "run").read_text().split("\n")
+    assert lines == ["#!/usr/bin/env bash", "set -euo pipefail", "make test", ""]
+    assert os.access(REPOSITORY / ".ci" / "run", os.X_OK)
