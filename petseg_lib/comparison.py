@@ -4,10 +4,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from lightning_fabric import Fabric
 from scipy.stats import bootstrap
 
+from petseg_lib.checkpoints import load_model
 from petseg_lib.config import BorderPolicy
-from petseg_lib.evaluation import dice_per_image, dice_table
+from petseg_lib.data.cache import open_cache
+from petseg_lib.data.masks import target_and_scored
+from petseg_lib.data.pets import PetDataset
+from petseg_lib.evaluation import ConstantModel, dice_per_image, dice_table, evaluate
 from petseg_lib.runs import Run, RunError
 
 TOO_CLOSE = 0.01  # two models closer than this on one seed are not called different
@@ -106,12 +111,41 @@ def verdict(first: str, second: str, difference: Interval, confidence: float = 0
     return sentence + ": more than images drawn by chance explain. Another seed of the training is not in this interval."
 
 
-def summary_table(runs: list[Run], tables: dict[str, pd.DataFrame], confidence: float = 0.95, samples: int = 2000) -> pd.DataFrame:
-    """One row a run: dice_image (native, pet) with its interval, and what the run cost."""
+def floors(dataset: PetDataset, run: Run, fabric: Fabric) -> dict[str, pd.DataFrame]:
+    """Two models that know nothing of the photograph, measured as a run is: its size, its border policy, its test images."""
+    _, description = load_model(run.folder / "model.safetensors")
+    size, policy = description["image_size"], description["border_policy"]
+    train, test = (dataset.split(split) for split in ("train", "test"))
+    target, _ = target_and_scored(open_cache(dataset, train, size).trimaps, policy)
+    constants = {"everything is pet": np.ones((size, size)), "average training mask": target.mean(axis=0)}
+    cache = open_cache(dataset, test, size)
+    return {
+        name: evaluate(ConstantModel(probability), dataset, test, cache, description, fabric)
+        for name, probability in constants.items()
+    }
+
+
+def summary_table(
+    runs: list[Run],
+    tables: dict[str, pd.DataFrame],
+    floor_tables: dict[str, pd.DataFrame],
+    confidence: float = 0.95,
+    samples: int = 2000,
+) -> pd.DataFrame:
+    """One row a run: dice_image (native, pet) with its interval, and what the run cost; the floors, which cost nothing, below."""
+    names = ("parameters", "gflop", "images_per_second", "epochs", "best_epoch", "training_seconds")
+    costs = {run.name: {name: run.metrics[name] for name in names} for run in runs}
     rows = []
-    for run in runs:
-        metrics, interval = run.metrics, mean_interval(dice_per_image(tables[run.name]).to_numpy(), confidence, samples)
-        row = {"run": run.name, "model": metrics["model"], "dice": interval.mean, "low": interval.low, "high": interval.high}
-        names = ("parameters", "gflop", "images_per_second", "epochs", "best_epoch", "training_seconds")
-        rows.append(row | {name: metrics[name] for name in names})
+    for name, table in (tables | floor_tables).items():
+        interval = mean_interval(dice_per_image(table).to_numpy(), confidence, samples)
+        rows.append({"run": name, "dice": interval.mean, "low": interval.low, "high": interval.high} | costs.get(name, {}))
     return pd.DataFrame(rows)
+
+
+def results_table(tables: dict[str, pd.DataFrame], batch_sizes: dict[str, int]) -> pd.DataFrame:
+    """Every convention of every run in long form: run, convention, resolution, border_policy, value, images."""
+    parts = [
+        dice_table(table, batch_sizes.get(name, max(batch_sizes.values()))).assign(images=len(table)).assign(run=name)
+        for name, table in tables.items()
+    ]
+    return pd.concat(parts)[["run", "convention", "resolution", "border_policy", "value", "images"]]

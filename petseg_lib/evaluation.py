@@ -5,11 +5,10 @@ policy, at the network's input size (`model`) and at the photograph's own (`nati
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -144,6 +143,12 @@ def dice_table(per_image: pd.DataFrame, batch_size: int) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["convention", "resolution", "border_policy", "value"])
 
 
+def headline(table: pd.DataFrame, border_policy: BorderPolicy) -> dict[str, float]:
+    """The figures of one border policy out of a `dice_table`, by names such as `dice_image_native`."""
+    rows = table[table["border_policy"] == border_policy]
+    return {f"{row.convention}_{row.resolution}": row.value for row in rows.itertuples()}
+
+
 def dice_batch_soft(per_image: pd.DataFrame, batch_size: int, border_policy: BorderPolicy = "pet") -> float:
     """Dice of probabilities, pooled over each batch in the table's order, then the mean over batches: the report's figure."""
     columns = [f"model_{border_policy}_soft_{part}" for part in ("intersection", "prediction", "target")]
@@ -152,15 +157,21 @@ def dice_batch_soft(per_image: pd.DataFrame, batch_size: int, border_policy: Bor
     return float(dice_from_counts(intersection, predicted - intersection, target - intersection).mean())
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """One photograph at its own size, and what a model makes of it."""
+class Prediction(NamedTuple):
+    """One photograph with its truth and what a model, or several, make of it.
 
-    name: str
-    photograph: np.ndarray  # (H, W, 3) uint8
-    truth: np.ndarray  # (H, W) bool
-    scored: np.ndarray  # (H, W) bool
-    probability: np.ndarray  # (H, W) float32 in [0, 1]
+    photograph: (H, W, 3) uint8. truth: (H, W), 0 or 1. probability: (H, W) in [0, 1], or a dictionary of such by the
+    model's name. scored: (H, W) bool, False where a pixel does not count; None = all count.
+    """
+
+    photograph: np.ndarray
+    truth: np.ndarray
+    probability: np.ndarray | Mapping[str, np.ndarray]
+    scored: np.ndarray | None = None
+
+    def by_model(self) -> dict[str, np.ndarray]:
+        """Probability by the model's name; the name is empty where there is one model without a name."""
+        return dict(self.probability) if isinstance(self.probability, Mapping) else {"": self.probability}
 
 
 def predict(
@@ -177,13 +188,23 @@ def predict(
         image = normalise(small[None], description["mean"], description["std"])
         with torch.inference_mode():
             logits = _to_size(model(fabric.to_device(image))[0].float(), truth.shape)
-        predictions.append(Prediction(pet.name, photograph, truth.astype(bool), scored, logits.sigmoid().cpu().numpy()))
+        predictions.append(Prediction(photograph, truth, logits.sigmoid().cpu().numpy(), scored))
     return predictions
 
 
 def _to_size(logits: Tensor, size: tuple[int, int]) -> Tensor:
     """(1, S, S) logits, bilinearly resized to (H, W)."""
     return interpolate(logits[None], size=size, mode="bilinear", align_corners=False)[0, 0]
+
+
+def predict_by_run(
+    models: dict[str, tuple[nn.Module, dict[str, Any]]], dataset: PetDataset, pets: Sequence[Pet], fabric: Fabric
+) -> list[Prediction]:
+    """The same photographs through several models, each with its description: probabilities by the run's name."""
+    by_run = {name: predict(model, dataset, pets, description, fabric) for name, (model, description) in models.items()}
+    first = next(iter(by_run.values()))
+    probabilities = [{name: column[row].probability for name, column in by_run.items()} for row in range(len(pets))]
+    return [each._replace(probability=by_model) for each, by_model in zip(first, probabilities, strict=True)]
 
 
 def images_per_second(model: nn.Module, image_size: int, fabric: Fabric, batch_size: int = 8, seconds: float = 1.0) -> float:

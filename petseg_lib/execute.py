@@ -77,6 +77,15 @@ def run_notebook(
     return execute(path, workspace() / out, resolve(path.stem, out, loaded, settings or {}))
 
 
+def run_again(folder: Path) -> Path:
+    """Run the notebook that a profile names for a run folder `runs/PROFILE/RUN`, under that profile's parameters."""
+    profile = load_profile(folder.parent.name)
+    if folder.name not in profile.runs:
+        raise ParameterError(f"{shown(folder)} does not stand, and profile {profile.name} has only {', '.join(profile.runs)}")
+    notebook, _ = profile.runs[folder.name]
+    return run_notebook(notebook, folder, folder.parent.name)
+
+
 def execute(notebook: Path, folder: Path, parameters: dict[str, Any]) -> Path:
     """Run a notebook with parameters that are known to be right, or as it stands where there are none."""
     folder.mkdir(parents=True, exist_ok=True)

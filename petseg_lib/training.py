@@ -1,20 +1,19 @@
 """The training loop, in plain sight. Lightning Fabric carries the device and the precision."""
 
-import itertools
 import sys
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 from lightning_fabric import Fabric, seed_everything
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
-from tqdm import tqdm
+from tqdm.std import tqdm
 
 from petseg_lib.checkpoints import load_state, save_model, save_state
 from petseg_lib.config import TrainingParameters, shown
@@ -29,6 +28,8 @@ from petseg_lib.data.statistics import (
     load_statistics,
 )
 from petseg_lib.dice import build_loss, count, dice_from_counts
+from petseg_lib.evaluation import images_per_second
+from petseg_lib.models import gflop, parameter_count
 from petseg_lib.runs import Run, find_run, write_atomically
 
 LOW_DICE = 0.7  # the report kept no model below it; here it is kept, with a warning
@@ -179,6 +180,25 @@ def fit(
     return pd.DataFrame(progress.history)
 
 
+def metrics(
+    parameters: TrainingParameters, model: nn.Module, history: pd.DataFrame, fabric: Fabric
+) -> dict[str, Any]:
+    """What metrics.json says of a training run. Its `images_per_second` is of inference, measured here."""
+    best = history.loc[history["valid_dice"].idxmax()]
+    return {
+        "model": parameters.model,
+        "parameters": parameter_count(model),
+        "gflop": gflop(model, parameters.image_size),
+        "images_per_second": images_per_second(model, parameters.image_size, fabric),
+        "epochs": len(history),
+        "best_epoch": int(best["epoch"]),
+        "best_valid_dice": float(best["valid_dice"]),
+        "training_seconds": float(history["seconds"].sum()),
+        "device": str(fabric.device),
+        "precision": str(fabric._precision.precision),
+    }
+
+
 def someone_watches() -> bool:
     """True in a terminal or a live notebook; False under papermill, nbval and nbconvert, which take no input."""
     kernel = getattr(sys.modules.get("IPython") and sys.modules["IPython"].get_ipython(), "kernel", None)
@@ -200,7 +220,7 @@ def _train_epoch(model, batches, optimizer, schedule, loss_of, fabric, averaged)
         if averaged is not None:
             averaged.update_parameters(model.module)
         losses.append(loss.detach() * len(image))
-        counts.append(count(logits.detach() > 0, target, scored))
+        counts.append(count(logits.detach() > 0, target.bool(), scored))
     return _means(losses, counts)
 
 
@@ -213,7 +233,7 @@ def _measure(model: nn.Module, loader: DataLoader, loss_of: Any, fabric: Fabric)
         image, target, scored, _ = _to_device(fabric, batch)
         logits = model(image)
         losses.append(loss_of(logits, target, scored) * len(image))
-        counts.append(count(logits > 0, target, scored))
+        counts.append(count(logits > 0, target.bool(), scored))
     return _means(losses, counts)
 
 
@@ -259,8 +279,6 @@ def _resume(run: Run, parts: dict[str, Any]) -> Progress:
 
 
 def _load_best(run: Run, model: nn.Module) -> None:
-    from safetensors.torch import load_file
-
     model.load_state_dict(load_file(run.folder / "model.safetensors"))
     model.eval()
 

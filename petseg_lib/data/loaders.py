@@ -1,6 +1,6 @@
 """From the cache to normalised batches, whose order and augmentation depend on nothing but seed and epoch."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import cv2
@@ -72,6 +72,22 @@ def set_epoch(loader: DataLoader, epoch: int) -> None:
     loader.sampler.epoch = epoch
 
 
+def normalise(images: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """A network's input from stored pixels: (x / 255 - mean) / std.
+
+    Args:
+        images: (N, S, S, 3) uint8.
+        mean, std: of the channels, on the 0..1 scale.
+
+    Returns:
+        (N, 3, S, S) float32, channels last in memory.
+    """
+    mean, std = (torch.tensor(values, dtype=torch.float64).view(1, 3, 1, 1) for values in (mean, std))
+    batch = torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).to(torch.float32)
+    # as one multiplication and one addition, in place: half the time of the formula as written
+    return batch.mul_((1 / (255 * std)).float()).add_((-mean / std).float())
+
+
 class _BatchSampler(Sampler[list[int]]):
     """Rows of the cache, a batch at a time.
 
@@ -102,10 +118,7 @@ class _BatchDataset(Dataset):
         self.cache, self.border_policy, self.seed = cache, parameters.border_policy, parameters.seed
         self.augmentation = build_augmentation(parameters, parameters.seed) if train else None
         self.epoch = 0
-        mean, std = torch.tensor(mean, dtype=torch.float64), torch.tensor(std, dtype=torch.float64)
-        # (x / 255 - mean) / std as one multiplication and one addition
-        self.factor = (1 / (255 * std)).float().view(1, 3, 1, 1)
-        self.offset = (-mean / std).float().view(1, 3, 1, 1)
+        self.mean, self.std = mean, std
 
     def __len__(self) -> int:
         return len(self.cache)
@@ -116,9 +129,8 @@ class _BatchDataset(Dataset):
             for position, row in enumerate(rows):
                 self._augment(images[position], trimaps[position], row)
         target, scored = target_and_scored(trimaps, self.border_policy)
-        image = torch.from_numpy(images).permute(0, 3, 1, 2).to(torch.float32)
         return Batch(
-            image.mul_(self.factor).add_(self.offset),
+            normalise(images, self.mean, self.std),
             torch.from_numpy(target).to(torch.float32).unsqueeze(1),
             torch.from_numpy(scored).unsqueeze(1),
             torch.tensor(rows, dtype=torch.int64),

@@ -121,14 +121,19 @@ def describe(dataset: PetDataset) -> pd.DataFrame:
 
 
 def read_photograph(path: Path) -> np.ndarray:
-    """A photograph of any format and mode as (H, W, 3) uint8 RGB, pixels as stored (no rotation by EXIF).
+    """A photograph as (H, W, 3) uint8, otherwise as `open_rgb`."""
+    return np.asarray(open_rgb(path))
+
+
+def open_rgb(path: Path) -> Image.Image:
+    """A photograph of any format and mode as an RGB picture in memory, pixels as stored (no rotation by EXIF).
 
     Raises:
         DatasetError: the file is missing or damaged.
     """
     with _opened(path) as image:
         try:
-            return np.asarray(image.convert("RGB"))
+            return image.convert("RGB")
         except (OSError, SyntaxError) as error:  # Pillow raises either for damaged data
             raise DatasetError(f"the photograph {path} is damaged: {error}") from error
 

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from petseg_lib.data.synthetic_coat import COATS, Coat
-from petseg_lib.data.synthetic_paint import Blob, Frame, Painter
+from petseg_lib.data.synthetic_paint import Blob, Frame, Painter, rgb
 from petseg_lib.data.synthetic_pet import POSES, Pose, draw_pet, portrait
 from petseg_lib.data.synthetic_scene import Scene, paint_distractors, paint_garden, paint_room
 
@@ -94,7 +94,8 @@ def draw_picture(index: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     scene = Scene(painter, min(frame.y / height, 0.97), coat)
     (paint_room if indoors else paint_garden)(scene)
     paint_distractors(scene, indoors, behind=True)
-    painter.image = cv2.GaussianBlur(painter.image, (0, 0), rng.uniform(0.5, 1.6))
+    blur = rng.uniform(0.5, 1.6)
+    painter.image = np.stack([cv2.GaussianBlur(plane, (0, 0), blur) for plane in painter.image])
     if pose.draw is not portrait:
         middle = (pose.left + pose.right) / 2
         painter.part(frame, [Blob(middle, -0.02, (pose.right - pose.left) * 0.5, 0.26)], (0.08, 0.06, 0.1), opacity=0.45, soft=0.35 * frame.scale)
@@ -120,10 +121,10 @@ def _finish(painter: Painter, rng: np.random.Generator) -> np.ndarray:
     x, y = painter.columns / width - 0.5, painter.rows / height - 0.5
     lamp = 1 + 0.16 * (x * painter.light[0] + y * painter.light[1])
     vignette = 1 - 0.5 * np.clip(np.hypot(x, y) - 0.35, 0, 1)
-    tint = np.float32((1, 0.99, 0.97)) + np.float32((0.03, 0.0, -0.04)) * np.float32(rng.normal(0, 0.7))
+    tint = rgb((1, 0.99, 0.97)) + rgb((0.03, 0.0, -0.04)) * rng.normal(0, 0.7)
     grain = 1 + 0.015 * rng.standard_normal((height, width), np.float32)
-    image = painter.image * (lamp * vignette * grain * rng.uniform(0.9, 1.05))[..., None] * tint
-    return (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
+    image = painter.image * (lamp * vignette * grain * rng.uniform(0.9, 1.05)) * tint
+    return np.ascontiguousarray((np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8).transpose(1, 2, 0))
 
 
 def _trimap(pet: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from petseg_lib.data.synthetic_paint import Colour, Paint, Spot
+from petseg_lib.data.synthetic_paint import Colour, Paint, Spot, rgb
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,12 @@ def coat_paint(coat: Coat, tag: str, markings: tuple[np.ndarray, np.ndarray], di
 
     def paint(spot: Spot) -> np.ndarray:
         coarse, fine = (noise[spot.rows, spot.columns] for noise in markings)
-        share = np.clip(_second(coat.pattern, tag, spot, coarse, fine), 0, 1)[..., None]
-        pale = np.clip(_pale(coat.pattern, tag, spot, coarse), 0, 1)[..., None]
-        colour = np.float32(coat.base) * (1 - share) + np.float32(coat.second) * share
-        colour = colour * (1 - pale) + np.float32(coat.pale) * pale
-        return colour * ((1 - dim) * (1 + 0.06 * coarse + 0.04 * fine))[..., None]
+        share = np.clip(_second(coat.pattern, tag, spot, coarse, fine), 0, 1)
+        pale = np.clip(_pale(coat.pattern, tag, spot, coarse), 0, 1)
+        tone = (1 - dim) * (1 + 0.06 * coarse + 0.04 * fine)
+        base, second, whitish = rgb(coat.base), rgb(coat.second), rgb(coat.pale)
+        colour = base + share * (second - base)
+        return (colour + pale * (whitish - colour)) * tone
 
     return paint
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from petseg_lib.data.synthetic_coat import Coat, coat_paint
-from petseg_lib.data.synthetic_paint import Blob, Frame, Limb, Painter, Shape, curve
+from petseg_lib.data.synthetic_paint import Blob, Frame, Limb, Painter, Shape, curve, rgb
 
 DARK = (0.10, 0.08, 0.09)
 INNER_EAR = (0.87, 0.62, 0.58)
@@ -36,8 +36,8 @@ class Head:
             return
         cat = self.coat.species == "cat"
         self.flat(DARK, Blob(x, y, r * 1.2, r * (1.08 if cat else 1.15), side * -0.25), soft=2)
-        iris = np.float32(self.coat.eyes)
-        self.flat(lambda s: iris * (0.75 + 0.5 * np.clip((s.y - y) / r + 0.4, 0, 1))[..., None], Blob(x, y, r, r * 0.92, side * -0.25))
+        iris = rgb(self.coat.eyes)
+        self.flat(lambda s: iris * (0.75 + 0.5 * np.clip((s.y - y) / r + 0.4, 0, 1)), Blob(x, y, r, r * 0.92, side * -0.25))
         pupil = (0.42, 0.78) if cat else (0.62, 0.62)
         self.flat(DARK, Blob(x + self.shift * 0.15, y, r * pupil[0], r * pupil[1]))
         self.flat((0, 0, 0), Blob(x, y - r * 0.95, r * 1.1, r * 0.45, side * 0.2), opacity=0.25, soft=3)

@@ -12,8 +12,15 @@ import cv2
 import numpy as np
 
 Colour = Sequence[float]
-COOL = np.array([0.80, 0.92, 0.70], np.float32)  # how strongly shade takes red, green, blue away: shadows turn blue
-WARM = np.array([1.00, 0.86, 0.62], np.float32)  # how strongly light adds them: lights turn golden
+
+
+def rgb(colour: Colour | np.ndarray) -> np.ndarray:
+    """A colour (three numbers, 0..1) as (3, 1, 1) float32, ready to meet planes of pixels."""
+    return np.asarray(colour, np.float32).reshape(3, 1, 1)
+
+
+COOL = rgb((0.80, 0.92, 0.70))  # how strongly shade takes red, green, blue away: shadows turn blue
+WARM = rgb((1.00, 0.86, 0.62))  # how strongly light adds them: lights turn golden
 
 
 def _length(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -152,7 +159,7 @@ Paint = Colour | Callable[[Spot], np.ndarray]
 
 @dataclass
 class Painter:
-    """A picture in the making: `image` (H, W, 3) float32 RGB 0..1, `pet` (H, W) float32 coverage by the pet, 0..1."""
+    """A picture in the making: `image` (3, H, W) float32 RGB 0..1, `pet` (H, W) float32 coverage by the pet, 0..1."""
 
     height: int
     width: int
@@ -162,7 +169,7 @@ class Painter:
     pet: np.ndarray = field(init=False)
 
     def __post_init__(self) -> None:
-        self.image = np.ones((self.height, self.width, 3), np.float32)
+        self.image = np.ones((3, self.height, self.width), np.float32)
         self.pet = np.zeros((self.height, self.width), np.float32)
         rows, columns = np.mgrid[: self.height, : self.width].astype(np.float32)
         self.rows, self.columns = rows, columns
@@ -230,7 +237,7 @@ class Painter:
         Args:
             frame: their coordinates.
             shapes: melted together over `blend` units.
-            paint: a colour, or a function from a `Spot` to (h, w, 3) colours.
+            paint: a colour, or a function from a `Spot` to (3, h, w) colours.
             fur: length of the hair along the contour, px; it also sets how strongly hair shows on the surface.
             flow: direction the hair is combed to, radians; None: away from the frame's origin.
             length: stretches the hair texture along its flow.
@@ -244,19 +251,20 @@ class Painter:
         if spot is None:
             return
         here = spot.rows, spot.columns
+        image = self.image[:, *here]
         slope = _slope(spot.distance) if fur or round_ else None
         hair = self._hair(spot, frame, flow, length) if fur else None
         edge = spot.distance if hair is None else spot.distance + _fringe(spot, slope, frame, flow) * (fur * hair)
         cover = np.clip(0.5 - edge / soft, 0, 1) * opacity
         if occlude:
             shadow = occlude * np.exp(-np.maximum(spot.distance, 0) / (0.12 * frame.scale + 1)) * self.pet[here]
-            self.image[here] *= 1 - shadow[..., None] * COOL
-        colour = paint(spot) if callable(paint) else np.broadcast_to(np.asarray(paint, np.float32), (*cover.shape, 3))
+            image *= 1 - shadow * COOL
+        colour = paint(spot) if callable(paint) else rgb(paint)
         if hair is not None:
-            colour = colour * (1 + (0.025 + 0.012 * min(fur, 3.0)) * hair)[..., None]
+            colour = colour * (1 + (0.025 + 0.012 * min(fur, 3.0)) * hair)
         if round_:
             colour = _lit(colour, spot.distance, slope, self.light, round_)
-        self.image[here] += (colour - self.image[here]) * cover[..., None]
+        image += (colour - image) * cover
         if pet:
             self.pet[here] = np.maximum(self.pet[here], cover)
 
@@ -279,6 +287,11 @@ def _lit(colour: np.ndarray, distance: np.ndarray, slope: tuple[np.ndarray, np.n
     """Colours with soft light on the side of the lamp and cool shade on the other, strongest near the contour."""
     depth = max(float(-distance.min()), 1.0)
     bulge = np.clip(1 + distance / depth, 0, 1) ** 2
-    light = (strength * bulge * (slope[0] * lamp[0] + slope[1] * lamp[1]))[..., None]
+    light = strength * bulge * (slope[0] * lamp[0] + slope[1] * lamp[1])
     bright, dark = np.maximum(light, 0), np.maximum(-light, 0)
-    return colour * (1 - dark * COOL + bright * (0.4 * WARM)) + bright * (0.25 * WARM)
+    lit = dark * -COOL
+    lit += bright * (0.4 * WARM)
+    lit += 1
+    lit *= colour
+    lit += bright * (0.25 * WARM)
+    return lit

@@ -8,7 +8,7 @@ import math
 import numpy as np
 
 from petseg_lib.data.synthetic_coat import COATS, Coat, coat_paint
-from petseg_lib.data.synthetic_paint import Blob, Box, Colour, Frame, Limb, Painter, curve
+from petseg_lib.data.synthetic_paint import Blob, Box, Colour, Frame, Limb, Painter, curve, rgb
 
 WALLS = ((0.86, 0.79, 0.68), (0.74, 0.78, 0.72), (0.80, 0.70, 0.62), (0.66, 0.70, 0.76), (0.90, 0.84, 0.76), (0.78, 0.62, 0.52), (0.55, 0.52, 0.52))
 FLOORS = ((0.66, 0.47, 0.31), (0.76, 0.60, 0.42), (0.48, 0.35, 0.27), (0.70, 0.66, 0.62), (0.82, 0.72, 0.58))
@@ -28,14 +28,14 @@ class Scene:
         self.x, self.y = painter.columns / painter.height, painter.rows / painter.height
 
     def pick(self, choices) -> np.ndarray:
-        return np.float32(choices[self.rng.integers(len(choices))]) * np.float32(self.rng.uniform(0.94, 1.06, 3))
+        return rgb(choices[self.rng.integers(len(choices))]) * rgb(self.rng.uniform(0.94, 1.06, 3))
 
     def flat(self, paint, *shapes, **options) -> None:
         self.painter.part(self.frame, shapes, paint, **options)
 
     def blend(self, colour: Colour, share: np.ndarray) -> None:
         """Lay a colour over the whole picture, as densely as `share` (H, W) says."""
-        self.painter.image += (np.float32(colour) - self.painter.image) * np.clip(share, 0, 1)[..., None].astype(np.float32)
+        self.painter.image += (rgb(colour) - self.painter.image) * np.clip(share, 0, 1)
 
     def below(self, y: float, soft: float = 0.004, wobble: np.ndarray | float = 0.0) -> np.ndarray:
         return np.clip(0.5 + (self.y + wobble - y) / soft, 0, 1)
@@ -46,7 +46,7 @@ def paint_room(scene: Scene) -> None:
     rng, ground, wide = scene.rng, scene.ground, scene.wide
     horizon = ground - rng.uniform(0.14, 0.34)
     wall = scene.pick(WALLS)
-    scene.painter.image[:] = wall * (1.06 - 0.22 * scene.y)[..., None]
+    scene.painter.image[:] = wall * (1.06 - 0.22 * scene.y)
     _wallpaper(scene, wall)
     for thing, chance in ((_window, 0.45), (_pictures, 0.5)):
         if rng.random() < chance:
@@ -80,14 +80,14 @@ def _window(scene: Scene, horizon: float) -> None:
     top, low = SKIES[rng.integers(len(SKIES))]
     green = scene.pick(GREENS)
     scene.flat((0.96, 0.94, 0.90), Box(x, y, hx + 0.03, hy + 0.03, 0.01), round_=0.2)
-    scene.flat(lambda s: np.float32(top) + (np.float32(low) - np.float32(top)) * np.clip((s.y - y + hy) / hy, 0, 1)[..., None].astype(np.float32), Box(x, y, hx, hy))
+    scene.flat(lambda s: rgb(top) + (rgb(low) - rgb(top)) * np.clip((s.y - y + hy) / hy, 0, 1), Box(x, y, hx, hy))
     for k in range(4):
         scene.flat(green * rng.uniform(0.85, 1.15), Box(x + hx * (k - 1.5) / 2, y + hy * 0.86, hx * 0.25, hy * rng.uniform(0.1, 0.35), 0.03), soft=3)
     for bar in (Box(x, y, 0.008, hy), Box(x, y, hx, 0.008)):
         scene.flat((0.95, 0.93, 0.89), bar)
     cloth = scene.pick(CLOTHS)
     for side in (-1, 1):
-        folds = lambda s: cloth * (1 + 0.12 * np.sin(s.x * 130))[..., None]  # noqa: E731
+        folds = lambda s: cloth * (1 + 0.12 * np.sin(s.x * 130))  # noqa: E731
         scene.flat(folds, Box(x + side * (hx + 0.04), y + 0.03, 0.05, hy + 0.08, 0.02), round_=0.3)
 
 
@@ -111,10 +111,10 @@ def _floor(scene: Scene, horizon: float) -> None:
         plank = ((scene.x - scene.wide / 2) / (0.35 + depth)) * 9 + 20
         tone = np.take(scene.rng.uniform(-1, 1, 64), np.floor(plank).astype(int) % 64)
         line = np.clip(1 - np.abs(plank - np.round(plank)) * 18, 0, 1)
-        scene.painter.image *= (1 + below * (0.1 * tone - 0.25 * line))[..., None].astype(np.float32)
+        scene.painter.image *= (1 + below * (0.1 * tone - 0.25 * line))
     else:
-        scene.painter.image *= (1 + 0.06 * below * scene.painter.noise(40, 1))[..., None]
-    scene.painter.image *= (1 - 0.22 * below * np.exp(-depth * 14))[..., None].astype(np.float32)
+        scene.painter.image *= (1 + 0.06 * below * scene.painter.noise(40, 1))
+    scene.painter.image *= (1 - 0.22 * below * np.exp(-depth * 14))
     scene.flat((0.93, 0.90, 0.85), Box(scene.wide / 2, horizon - 0.018, scene.wide, 0.02), round_=0.2)
 
 
@@ -138,7 +138,7 @@ def _lamp(scene: Scene, horizon: float) -> None:
     x, y = float(scene.rng.choice((0.08, 0.92))) * scene.wide, scene.rng.uniform(0.14, 0.3)
     scene.flat((0.25, 0.2, 0.18), Limb(((x, y, 0.008), (x, horizon + 0.06, 0.008))))
     glow = np.exp(-((scene.x - x) ** 2 + (scene.y - y) ** 2) / 0.05)
-    scene.painter.image += (glow * 0.35)[..., None].astype(np.float32) * np.float32((1, 0.85, 0.5))
+    scene.painter.image += (glow * 0.35) * rgb((1, 0.85, 0.5))
     scene.flat((1.0, 0.93, 0.74), Limb(((x, y - 0.03, 0.05), (x, y + 0.05, 0.085))), round_=0.2)
 
 
@@ -159,13 +159,13 @@ def paint_garden(scene: Scene) -> None:
     rng, ground = scene.rng, scene.ground
     horizon = ground - rng.uniform(0.2, 0.42)
     top, low = SKIES[rng.integers(len(SKIES))]
-    share = np.clip(scene.y / max(horizon, 0.1), 0, 1)[..., None].astype(np.float32)
-    scene.painter.image[:] = np.float32(top) * (1 - share) + np.float32(low) * share
-    scene.blend((1, 1, 0.98), np.clip(scene.painter.noise(3, 3) * 1.3 - 0.1, 0, 0.7) * (1 - 0.6 * share[..., 0]))
+    share = np.clip(scene.y / max(horizon, 0.1), 0, 1)
+    scene.painter.image[:] = rgb(top) * (1 - share) + rgb(low) * share
+    scene.blend((1, 1, 0.98), np.clip(scene.painter.noise(3, 3) * 1.3 - 0.1, 0, 0.7) * (1 - 0.6 * share))
     sandy = rng.random() < 0.3
     for k in range(3):
         hill = scene.painter.noise(2.5, 1) * 0.06
-        green = scene.pick(GREENS) * 0.5 + np.float32(low) * (0.5 - 0.12 * k)
+        green = scene.pick(GREENS) * 0.5 + rgb(low) * (0.5 - 0.12 * k)
         scene.blend(green, scene.below(horizon - 0.1 + 0.05 * k, 0.006, hill))
     for _ in range(rng.integers(1, 5)):
         _tree(scene, horizon)
@@ -198,7 +198,7 @@ def _fence(scene: Scene, horizon: float) -> None:
 
 def _grass(scene: Scene, horizon: float, earth: np.ndarray, sandy: bool) -> None:
     rng = scene.rng
-    scene.painter.image *= (1 + scene.below(horizon, 0.02) * (0.08 * scene.painter.noise(9) + 0.05 * scene.painter.noise(60, 1)))[..., None].astype(np.float32)
+    scene.painter.image *= (1 + scene.below(horizon, 0.02) * (0.08 * scene.painter.noise(9) + 0.05 * scene.painter.noise(60, 1)))
     for y in np.sort(rng.uniform(horizon, 1.05, 12 if sandy else 90)):
         x, tall = rng.uniform(0, scene.wide), rng.uniform(0.02, 0.05) * (0.6 + 1.2 * (y - horizon))
         colour = (scene.pick(GREENS) if sandy else earth) * rng.uniform(0.72, 1.3)

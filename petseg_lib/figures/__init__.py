@@ -1,7 +1,13 @@
 """Every picture of the project: each function takes data and returns a matplotlib Figure."""
 
 from petseg_lib.figures.comparison import cost_against_dice, dice_by_breed, dice_distribution, difference_histogram
-from petseg_lib.figures.dataset import breed_counts, channel_histogram, foreground_share, mean_std_comparison, size_scatter
+from petseg_lib.figures.dataset import (
+    breed_counts,
+    channel_histogram,
+    foreground_share,
+    mean_std_comparison,
+    size_scatter,
+)
 from petseg_lib.figures.export import save_figure
 from petseg_lib.figures.photographs import augmentation_grid, batch_grid, border_policies, browse_panel, sample_grid
 from petseg_lib.figures.predictions import Prediction, image_dice, prediction_grid, prediction_panel, two_model_panel

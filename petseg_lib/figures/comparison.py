@@ -8,12 +8,13 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from petseg_lib.figures.style import INK, SKY, VERMILION, breed_label, chart, run_label, run_looks, styled
+from petseg_lib.figures.canvas import chart, styled
+from petseg_lib.figures.style import INK, SKY, VERMILION, breed_label, run_label, run_looks
 
 
 @styled
 def dice_distribution(dices: Mapping[str, Sequence[float]]) -> Figure:
-    """Dice of every image, by run: each image a dot, a box from the first to the third quartile with the median, the mean.
+    """Dice of every image, by run: each image a dot, a box of the quartiles, the mean a larger mark.
 
     Args:
         dices: by the run's name, one Dice in [0, 1] an image.
@@ -60,13 +61,22 @@ def dice_by_breed(table: pd.DataFrame) -> Figure:
         places = rows["breed"].map(place_of) + spread[name]
         errors = (rows["mean"] - rows["low"], rows["high"] - rows["mean"])
         axes.errorbar(
-            rows["mean"], places, xerr=errors, fmt=look.marker, color=look.colour, markersize=6, elinewidth=1.4, label=look.label
+            rows["mean"],
+            places,
+            xerr=errors,
+            fmt=look.marker,
+            color=look.colour,
+            markersize=6,
+            elinewidth=1.4,
+            label=look.label,
         )
     for place in range(1, len(order)):
         new_species = order["species"][place] != order["species"][place - 1]
         axes.axhline(place - 0.5, color="#9A9A9A" if new_species else "#E4E4E4", linewidth=0.8, zorder=0)
     rows = zip(order["breed"], order["species"], order["images"], strict=True)
-    axes.set_yticks(range(len(order)), [f"{breed_label(breed)} ({species}, {images})" for breed, species, images in rows])
+    axes.set_yticks(
+        range(len(order)), [f"{breed_label(breed)} ({species}, {images})" for breed, species, images in rows]
+    )
     axes.set(xlabel="mean Dice of an image, with interval", ylim=(len(order) - 0.5, -0.5))
     axes.grid(axis="y", visible=False)
     axes.tick_params(axis="y", length=0)
@@ -96,7 +106,9 @@ def difference_histogram(differences: Sequence[float], interval: Any, first: str
     better = {first: int((values < 0).sum()), second: int((values > 0).sum())}
     axes.set_title(f"{run_label(first)} better: {better[first]} images", loc="left")
     axes.set_title(f"{run_label(second)} better: {better[second]} images", loc="right")
-    axes.set(xlabel=f"Dice of {run_label(second)} less Dice of {run_label(first)}", ylabel="images", xlim=(-reach, reach))
+    axes.set(
+        xlabel=f"Dice of {run_label(second)} less Dice of {run_label(first)}", ylabel="images", xlim=(-reach, reach)
+    )
     axes.grid(axis="x", visible=False)
     figure.legend(loc="outside upper center")
     return figure
@@ -107,7 +119,8 @@ def cost_against_dice(table: pd.DataFrame) -> Figure:
     """Mean Dice with its interval against arithmetic, speed and size of each run: up is better in all three.
 
     Args:
-        table: run, dice, low, high, gflop (an image), images_per_second, parameters, as `comparison.summary_table` gives.
+        table: run, dice, low, high, gflop (an image), images_per_second, parameters, as of
+            `comparison.summary_table`.
     """
     costs = {
         "gflop": ("GFLOP an image\n(less is better)", 1),
@@ -119,7 +132,14 @@ def cost_against_dice(table: pd.DataFrame) -> Figure:
         for (_, row), look in zip(table.iterrows(), run_looks(table["run"]).values(), strict=True):
             error = [[row["dice"] - row["low"]], [row["high"] - row["dice"]]]
             panel.errorbar(
-                row[column] * unit, row["dice"], yerr=error, fmt=look.marker, color=look.colour, markersize=9, elinewidth=1.5, label=look.label
+                row[column] * unit,
+                row["dice"],
+                yerr=error,
+                fmt=look.marker,
+                color=look.colour,
+                markersize=9,
+                elinewidth=1.5,
+                label=look.label,
             )
         _readable_log_axis(panel, table[column].to_numpy() * unit)
         panel.set_xlabel(label)

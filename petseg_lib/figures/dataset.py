@@ -5,7 +5,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
+from petseg_lib.figures.canvas import chart, styled
 from petseg_lib.figures.style import (
     BLUE,
     CHANNELS,
@@ -19,11 +21,18 @@ from petseg_lib.figures.style import (
     SPLITS,
     VERMILION,
     breed_label,
-    chart,
-    styled,
 )
 
-_DEFINITIONS = ((BLUE, "o"), (VERMILION, "D"), (INK, "s"), (GREEN, "^"), (ORANGE, "v"), (PURPLE, "P"), (SKY, "X"), (GREY, "*"))
+_DEFINITIONS = (
+    (BLUE, "o"),
+    (VERMILION, "D"),
+    (INK, "s"),
+    (GREEN, "^"),
+    (ORANGE, "v"),
+    (PURPLE, "P"),
+    (SKY, "X"),
+    (GREY, "*"),
+)
 
 
 @styled
@@ -63,7 +72,14 @@ def size_scatter(table: pd.DataFrame) -> Figure:
     for species, rows in table.groupby("species"):
         look = SPECIES[species]
         axes.scatter(
-            rows["width"], rows["height"], 22, look.colour, look.marker, alpha=0.55, linewidths=0, label=f"{species} ({len(rows)})"
+            rows["width"],
+            rows["height"],
+            22,
+            look.colour,
+            look.marker,
+            alpha=0.55,
+            linewidths=0,
+            label=f"{species} ({len(rows)})",
         )
     low, high = table[["width", "height"]].to_numpy().min(), table[["width", "height"]].to_numpy().max()
     room = max(0.06 * (high - low), 10)
@@ -82,12 +98,19 @@ def foreground_share(shares: Mapping[str, Sequence[float]]) -> Figure:
         shares: by species (`cat`, `dog`), one share in [0, 1] an image.
     """
     shares = {species: np.asarray(values, dtype=float) for species, values in shares.items() if len(values)}
-    figure, axes = chart(1, len(shares), width=7, height=0.7 + 1.6 * len(shares), sharex=True, sharey=True, squeeze=False)
+    figure, axes = chart(
+        1, len(shares), width=7, height=0.7 + 1.6 * len(shares), sharex=True, sharey=True, squeeze=False
+    )
     for panel, (species, values) in zip(axes.flat, shares.items(), strict=True):
-        panel.hist(values, np.linspace(0, 1, 26), color=SPECIES[species].colour, alpha=0.8, edgecolor="white", linewidth=0.8)
+        panel.hist(
+            values, np.linspace(0, 1, 26), color=SPECIES[species].colour, alpha=0.8, edgecolor="white", linewidth=0.8
+        )
         panel.axvline(values.mean(), color=INK, linewidth=1.6)
         panel.set_ylabel("images")
-        panel.set_title(f"{species}: mean {values.mean():.3f} over {len(values)} image{'s' * (len(values) != 1)}", loc="left")
+        panel.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+        panel.set_title(
+            f"{species}: mean {values.mean():.3f} over {len(values)} image{'s' * (len(values) != 1)}", loc="left"
+        )
         panel.grid(axis="x", visible=False)
     axes[-1, 0].set(xlabel="share of the frame that is pet", xlim=(0, 1))
     return figure
@@ -106,7 +129,9 @@ def mean_std_comparison(rows: Mapping[str, tuple[Sequence[float], Sequence[float
     for number, (name, pair) in enumerate(rows.items()):
         colour, marker = _DEFINITIONS[number % len(_DEFINITIONS)]
         for panel, values in zip(axes, pair, strict=True):
-            panel.plot(values, places + spread[number], marker, color=colour, markersize=7, linestyle="none", label=name)
+            panel.plot(
+                values, places + spread[number], marker, color=colour, markersize=7, linestyle="none", label=name
+            )
     for panel, title in zip(axes, ("mean", "standard deviation"), strict=True):
         panel.set(xlabel=f"{title}, 0 to 1 scale", ylim=(2.5, -0.5))
         panel.set_yticks(places, CHANNELS)
@@ -128,11 +153,14 @@ def channel_histogram(photographs: Sequence[np.ndarray]) -> Figure:
         photographs: (H, W, 3) uint8 each, of any sizes; or one array (N, H, W, 3).
     """
     figure, axes = chart(width=7, height=3)
-    counts = sum(np.stack([np.bincount(photo[..., c].ravel(), minlength=256) for c in range(3)]) for photo in photographs)
-    for (channel, colour), line, dash in zip(CHANNELS.items(), counts / counts.sum(axis=1, keepdims=True), ("-", "--", "-."), strict=True):
+    counts = sum(
+        np.stack([np.bincount(photo[..., c].ravel(), minlength=256) for c in range(3)]) for photo in photographs
+    )
+    shares = counts / counts.sum(axis=1, keepdims=True)
+    for (channel, colour), line, dash in zip(CHANNELS.items(), shares, ("-", "--", "-."), strict=True):
         axes.plot(np.arange(256), 100 * line, dash, color=colour, linewidth=1.4, label=channel)
     axes.set(xlabel="value, 0 to 255", ylabel="pixels (%)", xlim=(0, 255))
-    # Clipped highlights would squeeze everything else to the floor.
-    axes.set_ylim(0, 110 * np.percentile(counts / counts.sum(axis=1, keepdims=True), 98.5))
+    # Black and white frames pile up at 0 and 255, and would squeeze everything else to the floor.
+    axes.set_ylim(0, 105 * shares[:, 1:-1].max())
     axes.legend()
     return figure

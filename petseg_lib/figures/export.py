@@ -12,7 +12,7 @@ from petseg_lib.figures.style import STYLE
 from petseg_lib.runs import write_atomically
 
 FORMATS = ("png", "svg", "pdf")
-FILE_DPI = 160
+FILE_DPI = 150
 
 # What would name the day or the version of matplotlib is left out: the same figure gives the same file.
 _METADATA = {
@@ -22,7 +22,9 @@ _METADATA = {
 }
 
 
-def save_figure(figure: Figure, folder: str | Path, name: str, caption: str, formats: Sequence[str] = ("png", "svg")) -> list[Path]:
+def save_figure(
+    figure: Figure, folder: str | Path, name: str, caption: str, formats: Sequence[str] = ("png", "svg")
+) -> list[Path]:
     """Write a figure as `folder/name.png` and in other formats, and its caption into `folder/README.md`.
 
     Every file is written whole or not at all. Notebooks that run at the same time may share the folder.

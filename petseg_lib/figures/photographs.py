@@ -1,6 +1,6 @@
 """Photographs with their trimaps: samples, border policies, augmentation, batches.
 
-Trimaps are (H, W) uint8 with 1 pet, 2 background, 3 border; photographs are (H, W, 3) uint8 RGB of the same height and width.
+Trimaps are (H, W) uint8 with 1 pet, 2 background, 3 border; photographs are (H, W, 3) uint8 RGB of the same size.
 """
 
 from collections.abc import Sequence
@@ -9,19 +9,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from petseg_lib.data import masks
 from petseg_lib.data.masks import BORDER_POLICIES, target_and_scored
-from petseg_lib.figures.style import (
-    BORDER,
-    INK,
-    LEFT_OUT,
-    PET,
-    breed_label,
-    legend_below,
-    panels,
-    rgb,
-    show,
-    styled,
-)
+from petseg_lib.figures.canvas import legend_below, panels, show, styled
+from petseg_lib.figures.style import BORDER, INK, LEFT_OUT, PET, breed_label, rgb
 
 POLICY_TITLES = {
     "pet": "pet: interior and border",
@@ -46,10 +37,10 @@ def sample_grid(
         columns: panels in a row.
     """
     titles = [breed_label(title) for title in titles] if titles is not None else [""] * len(photographs)
-    figure, axes = _grid(len(photographs), columns, [picture.shape for picture in photographs], 1, legend=True)
+    figure, axes = _grid(len(photographs), columns, [picture.shape for picture in photographs])
     for panel, photograph, trimap, title in zip(axes, photographs, trimaps, titles, strict=True):
         show(panel, trimap_overlay(photograph, trimap), title, _panel_aspect(panel))
-        outline(panel, trimap == 1)
+        outline(panel, trimap == masks.PET)
     legend_below(figure, {"pet": PET, "border": BORDER})
     return figure
 
@@ -70,11 +61,11 @@ def augmentation_grid(
 ) -> Figure:
     """One photograph as it is, then as training sees it: pairs of (photograph, trimap)."""
     pairs = [original, *augmented]
-    figure, axes = _grid(len(pairs), columns, [photograph.shape for photograph, _ in pairs], 1, legend=True)
+    figure, axes = _grid(len(pairs), columns, [photograph.shape for photograph, _ in pairs])
     for number, (panel, (photograph, trimap)) in enumerate(zip(axes, pairs, strict=True)):
         title = f"augmented {number}" if number else "original"
         show(panel, trimap_overlay(photograph, trimap), title, _panel_aspect(panel))
-        outline(panel, trimap == 1)
+        outline(panel, trimap == masks.PET)
     legend_below(figure, {"pet": PET, "border": BORDER})
     return figure
 
@@ -95,7 +86,7 @@ def batch_grid(
         targets: (N, 1, H, W), 0 or 1.
         scored: (N, 1, H, W) bool, False where a pixel is left out; None = all count.
     """
-    figure, axes = _grid(len(images), columns, [images.shape[2:]] * len(images), 0, legend=True)
+    figure, axes = _grid(len(images), columns, [images.shape[2:]] * len(images), titles=False)
     shown = np.asarray(images).transpose(0, 2, 3, 1) * np.asarray(std) + np.asarray(mean)
     photographs = (255 * shown.clip(0, 1)).round().astype(np.uint8)
     targets = np.asarray(targets)[:, 0] > 0
@@ -139,7 +130,7 @@ def show_policy(
 
 def trimap_overlay(photograph: np.ndarray, trimap: np.ndarray) -> np.ndarray:
     """The photograph with interior and border tinted, (H, W, 3) uint8."""
-    return tinted(tinted(photograph, trimap == 1, PET, 0.42), trimap == 3, BORDER, 0.7)
+    return tinted(tinted(photograph, trimap == masks.PET, PET, 0.32), trimap == masks.BORDER, BORDER, 0.7)
 
 
 def target_overlay(photograph: np.ndarray, target: np.ndarray, left_out: np.ndarray) -> np.ndarray:
@@ -147,7 +138,7 @@ def target_overlay(photograph: np.ndarray, target: np.ndarray, left_out: np.ndar
     rows, columns = np.indices(left_out.shape, sparse=True)
     period = max(4, min(left_out.shape) // 40)
     stripes = (rows + columns) % period < period / 2
-    covered = tinted(tinted(photograph, target, PET, 0.5), left_out, LEFT_OUT, 0.75)
+    covered = tinted(tinted(photograph, target, PET, 0.45), left_out, LEFT_OUT, 0.75)
     return tinted(covered, left_out & stripes, "white", 0.7)
 
 
@@ -160,7 +151,9 @@ def tinted(photograph: np.ndarray, where: np.ndarray, colour: str, strength: flo
         strength: 0 leaves the photograph, 1 paints it over.
     """
     if photograph.shape[:2] != where.shape:
-        raise ValueError(f"the photograph is {photograph.shape[:2]} pixels and its mask {where.shape}: they must be the same")
+        raise ValueError(
+            f"the photograph is {photograph.shape[:2]} pixels and its mask {where.shape}: they must be the same"
+        )
     result = photograph.copy()
     result[where] = (photograph[where] * (1 - strength) + 255 * strength * rgb(colour)).round()
     return result
@@ -172,14 +165,16 @@ def outline(axes: Axes, mask: np.ndarray, colour: str = INK, width: float = 0.9)
         axes.contour(mask.astype(np.uint8), [0.5], colors=[colour], linewidths=width)
 
 
-def _grid(count: int, columns: int, shapes: Sequence[tuple[int, ...]], lines: int, legend: bool) -> tuple[Figure, list[Axes]]:
-    """`count` equal panels in rows; a short row is no wider per panel than a full one of three."""
+def _grid(
+    count: int, columns: int, shapes: Sequence[tuple[int, ...]], titles: bool = True
+) -> tuple[Figure, list[Axes]]:
+    """`count` equal panels in rows, with a legend below; the figure is narrower where there are only one or two."""
     if count < 1:
         raise ValueError("there is no picture to show: at least 1 is needed")
     columns = min(columns, count)
     aspect = float(np.clip(np.median([_shape_aspect(shape) for shape in shapes]), 0.6, 1.4))
     width = {1: 4.5, 2: 7.0}.get(columns, 9.0)
-    figure, axes = panels(columns, -(-count // columns), aspect, width, lines, legend)
+    figure, axes = panels(columns, -(-count // columns), aspect, width, titles, legend=True)
     for spare in axes.flat[count:]:
         spare.remove()
     return figure, list(axes.flat[:count])

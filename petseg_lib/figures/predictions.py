@@ -1,11 +1,10 @@
 """Predictions beside the truth: one photograph, best to worst, two models.
 
-The picture of hits, misses and false alarms keeps its meaning in grey: the three differ in lightness, and the outline of the
-truth has misses within and false alarms without.
+The picture of hits, misses and false alarms keeps its meaning in grey: the three differ in lightness, and the
+outline of the truth has misses within and false alarms without.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,38 +12,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from petseg_lib import dice
+from petseg_lib.evaluation import Prediction
+from petseg_lib.figures.canvas import legend_below, panels, show, styled
 from petseg_lib.figures.photographs import outline, target_overlay, tinted
-from petseg_lib.figures.style import (
-    INK,
-    LEFT_OUT,
-    VERDICTS,
-    breed_label,
-    legend_below,
-    panels,
-    run_label,
-    show,
-    styled,
-)
+from petseg_lib.figures.style import LEFT_OUT, VERDICTS, breed_label, run_label
 
 
-class Prediction(NamedTuple):
-    """One photograph with its truth and what a model, or several, make of it.
-
-    photograph: (H, W, 3) uint8. truth: (H, W), 0 or 1. probability: (H, W) in [0, 1], or a dictionary of such by the
-    model's name. scored: (H, W) bool, False where a pixel does not count; None = all count.
-    """
-
-    photograph: np.ndarray
-    truth: np.ndarray
-    probability: np.ndarray | Mapping[str, np.ndarray]
-    scored: np.ndarray | None = None
-
-    def by_model(self) -> dict[str, np.ndarray]:
-        """Probability by the model's name; the name is empty where there is one model without a name."""
-        return dict(self.probability) if isinstance(self.probability, Mapping) else {"": self.probability}
-
-
-def image_dice(truth: np.ndarray, probability: np.ndarray, threshold: float = 0.5, scored: np.ndarray | None = None) -> float:
+def image_dice(
+    truth: np.ndarray, probability: np.ndarray, threshold: float = 0.5, scored: np.ndarray | None = None
+) -> float:
     """Dice of one image: pet where the probability is above the threshold, over the pixels that count.
 
     Args:
@@ -71,21 +47,23 @@ def prediction_panel(
     """One photograph, its truth, the probability, and hits, misses and false alarms with Dice.
 
     Args:
-        photograph, truth, probability, scored: as in `Prediction`; each of several models gets a row.
+        photograph, truth, probability, scored: as in `Prediction`; several models get a row each.
         threshold: pet where the probability is above it.
         title: over the photograph.
     """
     example = Prediction(photograph, truth, probability, scored)
     models = example.by_model()
     aspect = _aspect([example])
-    figure, axes = panels(4, len(models), aspect, legend=True)
+    # One model: four panels in a row. Several: the truth goes below the photograph, and each model has a row.
+    columns, rows = (4, 1) if len(models) == 1 else (3, len(models))
+    figure, axes = panels(columns, rows, aspect, legend=True)
     show(axes[0, 0], photograph, breed_label(title), aspect)
-    show_truth(axes[0, 1], example, aspect)
-    for spare in axes[1:, :2].flat:
+    show_truth(axes[0, 1] if rows == 1 else axes[1, 0], example, aspect)
+    for spare in axes[2:, 0]:
         spare.remove()
-    for row, (name, shares) in enumerate(models.items()):
-        show(axes[row, 2], shares, f"{_prefix(name)}probability", aspect, cmap="gray", vmin=0, vmax=1)
-        show_verdict(axes[row, 3], example, shares, threshold, aspect, _prefix(name))
+    for row, (name, shares) in zip(axes, models.items(), strict=True):
+        show(row[-2], shares, f"{_prefix(name)}probability", aspect, cmap="gray", vmin=0, vmax=1)
+        show_verdict(row[-1], example, shares, threshold, aspect, _prefix(name))
     legend_below(figure, _legend(example))
     return figure
 
@@ -131,7 +109,9 @@ def two_model_panel(predictions: Sequence[Prediction], titles: Sequence[str], th
 
 def show_truth(axes: Axes, example: Prediction, aspect: float) -> None:
     """The truth over the photograph, with the pixels that do not count in striped grey."""
-    left_out = np.zeros(example.truth.shape, bool) if example.scored is None else ~np.asarray(example.scored, dtype=bool)
+    left_out = (
+        np.zeros(example.truth.shape, bool) if example.scored is None else ~np.asarray(example.scored, dtype=bool)
+    )
     show(axes, target_overlay(example.photograph, np.asarray(example.truth) > 0, left_out), "truth", aspect)
     outline(axes, np.asarray(example.truth) > 0)
 

@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from petseg_lib.figures.style import BLUE, GREY, INK, ORANGE, chart, run_looks, styled
+from petseg_lib.figures.canvas import chart, styled
+from petseg_lib.figures.style import BLUE, GREY, INK, ORANGE, run_looks
 
 _TRAIN = (0, (3, 1.5))
 
@@ -18,23 +19,40 @@ def training_curves(history: pd.DataFrame | Mapping[str, pd.DataFrame]) -> Figur
     """Loss, Dice and learning rate by epoch, the best epoch (highest validation Dice) marked.
 
     Args:
-        history: epoch, train_loss, valid_loss, train_dice, valid_dice, learning_rate, a row an epoch; or a dictionary of
-            such by the run's name.
+        history: epoch, train_loss, valid_loss, train_dice, valid_dice, learning_rate, a row an epoch; or a dictionary
+            of such by the run's name.
     """
     several = isinstance(history, Mapping)
     figure, axes = chart(3, height=3.3)
     if several:
-        for name, look in run_looks(history).items():
-            _curves(axes, history[name], look.colour, look.colour, look.marker, look.colour)
-        handles = [Line2D([], [], color=look.colour, marker=look.marker, label=look.label) for look in run_looks(history).values()]
+        for number, (name, look) in enumerate(run_looks(history).items()):
+            # Each learning rate is thinner than the one before: runs of one schedule lie on top of each other.
+            _curves(
+                axes, history[name], look.colour, look.colour, look.marker, look.colour, max(4.2 - 1.4 * number, 1.2)
+            )
+        handles = [
+            Line2D([], [], color=look.colour, marker=look.marker, label=look.label)
+            for look in run_looks(history).values()
+        ]
     else:
         _curves(axes, history, ORANGE, BLUE, "o", INK)
         handles = []
     train, valid, rate = (ORANGE, BLUE, INK) if not several else (GREY, GREY, GREY)
-    handles += [Line2D([], [], color=train, linestyle=_TRAIN, label="train"), Line2D([], [], color=valid, label="validation")]
-    best = "best epoch" if several else f"best epoch: {_best(history)['epoch']:.0f}, Dice {_best(history)['valid_dice']:.3f}"
-    handles.append(Line2D([], [], color=rate, marker="*", markersize=12, linestyle="none", markeredgecolor="white", label=best))
-    figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 6))
+    handles += [
+        Line2D([], [], color=train, linestyle=_TRAIN, label="train"),
+        Line2D([], [], color=valid, label="validation"),
+    ]
+    best = (
+        "best epoch"
+        if several
+        else f"best epoch: {_best(history)['epoch']:.0f}, Dice {_best(history)['valid_dice']:.3f}"
+    )
+    handles.append(
+        Line2D([], [], color=rate, marker="*", markersize=12, linestyle="none", markeredgecolor="white", label=best)
+    )
+    figure.legend(
+        handles=handles, loc="outside upper center", ncols=len(handles) if len(handles) <= 5 else -(-len(handles) // 2)
+    )
     for panel, label in zip(axes, ("loss", "Dice (pooled over a batch)", "learning rate"), strict=True):
         panel.set(xlabel="epoch", ylabel=label)
         panel.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
@@ -49,14 +67,24 @@ def _best(history: pd.DataFrame) -> pd.Series:
     return history.loc[history["valid_dice"].idxmax()]
 
 
-def _curves(axes: list[Axes], history: pd.DataFrame, train: str, valid: str, marker: str, rate: str) -> None:
+def _curves(
+    axes: list[Axes], history: pd.DataFrame, train: str, valid: str, marker: str, rate: str, width: float = 1.8
+) -> None:
     """One run's curves. A run of one epoch is a point, so points are marked where they are few."""
     few = {"marker": marker, "markersize": 5} if len(history) <= 15 else {}
+    one = few if len(history) == 1 else {}
     epochs, best = history["epoch"], _best(history)
     for panel, measure in zip(axes, ("loss", "dice"), strict=False):
-        panel.plot(epochs, history[f"train_{measure}"], color=train, linestyle=_TRAIN, linewidth=1.4, **(few | {"markersize": 3}) if few else {})
+        panel.plot(epochs, history[f"train_{measure}"], color=train, linestyle=_TRAIN, linewidth=1.4, **one)
         panel.plot(epochs, history[f"valid_{measure}"], color=valid, **few)
         panel.plot(
-            best["epoch"], best[f"valid_{measure}"], "*", color=rate, markersize=14, markeredgecolor="white", zorder=5, clip_on=False
+            best["epoch"],
+            best[f"valid_{measure}"],
+            "*",
+            color=rate,
+            markersize=14,
+            markeredgecolor="white",
+            zorder=5,
+            clip_on=False,
         )
-    axes[2].plot(epochs, history["learning_rate"], color=rate, **few)
+    axes[2].plot(epochs, history["learning_rate"], color=rate, linewidth=width, **one)

@@ -1,0 +1,153 @@
+"""What pictures are drawn on: a figure that shows itself in a notebook, charts, and grids of photographs."""
+
+import functools
+import io
+from collections.abc import Callable
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from PIL import Image
+
+from petseg_lib.figures.style import STYLE, WIDTH
+
+SCREEN_DPI = 138  # pixels an inch in a notebook's output
+CSS_DPI = 92  # browser pixels that one inch takes there: fewer, so that the picture is sharp on fine screens
+
+
+class Picture(Figure):
+    """A matplotlib Figure outside pyplot: it shows itself once, as the last expression of a cell.
+
+    Drawn in the project's style whatever the caller's settings are.
+    """
+
+    photographic = (
+        False  # photographs are shown as JPEG, which keeps notebooks small; charts as PNG, which keeps lines clean
+    )
+
+    def draw(self, renderer: Any) -> None:
+        """Draw in the project's style: matplotlib makes ticks late, with the settings of that moment."""
+        with mpl.rc_context(STYLE):
+            super().draw(renderer)
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
+        kind = "jpeg" if self.photographic else "png"
+        width, height = (round(inches * CSS_DPI) for inches in self.get_size_inches())
+        shown = {f"image/{kind}": encoded(self, kind, SCREEN_DPI), "text/plain": repr(self)}
+        return shown, {f"image/{kind}": {"width": width, "height": height}}
+
+
+def encoded(figure: Figure, kind: str, dpi: float, **options: Any) -> bytes:
+    """The figure as the bytes of a PNG or JPEG picture.
+
+    Args:
+        kind: `png` or `jpeg`.
+        dpi: pixels an inch.
+        options: of Pillow's encoder, such as `compress_level`.
+    """
+    canvas, own, buffer = FigureCanvasAgg(figure), figure.dpi, io.BytesIO()
+    try:
+        figure.dpi = dpi
+        canvas.draw()
+        pixels = np.asarray(canvas.buffer_rgba())[..., :3]
+    finally:
+        figure.dpi = own
+    defaults = {"quality": 90, "subsampling": 0} if kind == "jpeg" else {}
+    Image.fromarray(pixels).save(buffer, kind, **defaults | options)
+    return buffer.getvalue()
+
+
+def styled(function: Callable[..., Figure]) -> Callable[..., Figure]:
+    """Let a drawing function work in the project's style, and leave matplotlib's own settings as they are."""
+
+    @functools.wraps(function)
+    def draw(*arguments: Any, **named: Any) -> Figure:
+        with mpl.rc_context(STYLE):
+            return function(*arguments, **named)
+
+    return draw
+
+
+def chart(
+    columns: int = 1, rows: int = 1, width: float = WIDTH, height: float = 3.4, **named: Any
+) -> tuple[Picture, Any]:
+    """A figure for curves and points: constrained layout, so that nothing is clipped. `named` goes to `subplots`."""
+    figure = Picture(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(rows, columns, **named)
+
+
+def panels(
+    columns: int, rows: int = 1, aspect: float = 1.0, width: float = WIDTH, titles: bool = True, legend: bool = False
+):
+    """A figure for photographs: equal panels without axes, a fixed place for titles and legend.
+
+    Positions are computed, not searched for: panels line up exactly, and drawing is fast enough for widgets.
+
+    Args:
+        columns, rows: the grid.
+        aspect: height over width of each panel.
+        width: of the figure, inches.
+        titles: whether to leave room for one above each panel.
+        legend: whether to leave room for one below.
+
+    Returns:
+        the figure and its axes, (rows, columns).
+    """
+    margin, gap, title, foot = 0.06, 0.1, 0.25 if titles else 0.0, 0.36 if legend else 0.06
+    side = (width - 2 * margin - gap * (columns - 1)) / columns
+    height = rows * (side * aspect + title) + gap * (rows - 1) + foot
+    figure = Picture(figsize=(width, height))
+    figure.photographic = True
+    axes = np.empty((rows, columns), dtype=object)
+    for row, column in np.ndindex(rows, columns):
+        left = margin + column * (side + gap)
+        top = height - row * (side * aspect + title + gap) - title
+        place = (left / width, (top - side * aspect) / height, side / width, side * aspect / height)
+        axes[row, column] = figure.add_axes(place)
+        axes[row, column].set_axis_off()
+    return figure, axes
+
+
+def show(axes: Axes, picture: np.ndarray, title: str = "", aspect: float | None = None, **named: Any) -> Any:
+    """Show a picture in a panel of `panels`, centred on light grey where the panel has another shape than the picture.
+
+    Args:
+        picture: (H, W, 3) uint8, or (H, W) with `cmap`, `vmin`, `vmax` in `named`.
+        title: made to fit the panel's width.
+        aspect: of the panel; None = of the picture.
+    """
+    height, width = picture.shape[:2]
+    image = axes.imshow(picture, **named)
+    if aspect is not None:
+        full_width, full_height = max(width, height / aspect), max(height, width * aspect)
+        axes.set_xlim((width - full_width) / 2 - 0.5, (width + full_width) / 2 - 0.5)
+        axes.set_ylim((height + full_height) / 2 - 0.5, (height - full_height) / 2 - 0.5)
+        if abs(full_width - width) + abs(full_height - height) > 1:
+            axes.set_axis_on()
+            axes.tick_params(left=False, bottom=False, labelleft=False, labelbottom=False)
+            axes.grid(False)
+            axes.spines[:].set_visible(False)
+            axes.set_facecolor("#F1F1F1")
+    inches = axes.get_position().width * axes.figure.get_size_inches()[0]
+    text, size = fitted(title, inches)
+    axes.set_title(text, pad=4, fontsize=size)
+    return image
+
+
+def fitted(text: str, inches: float) -> tuple[str, float]:
+    """A title and its font size: smaller where it is too wide for so many inches, and cut where that is not enough."""
+    size = float(np.clip(inches * 72 / (0.58 * max(len(text), 1)), 7.5, 10))
+    letters = max(4, int(inches * 72 / (0.58 * size) + 1e-6))
+    return (text if len(text) <= letters else text[: letters - 1] + "…"), size
+
+
+def legend_below(figure: Figure, colours: dict[str, str], **named: Any) -> None:
+    """A legend of coloured squares in the room that `panels(legend=True)` leaves."""
+    handles = [
+        Patch(facecolor=colour, edgecolor="#777777", linewidth=0.6, label=label) for label, colour in colours.items()
+    ]
+    figure.legend(handles=handles, loc="lower center", ncols=len(handles), borderaxespad=0.3, handlelength=1.2, **named)
