@@ -38,23 +38,17 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     plain = argparse.RawDescriptionHelpFormatter
 
-    run = commands.add_parser(
-        "run", help="run a notebook into a run folder", description=RUN_HELP, formatter_class=plain
-    )
+    run = commands.add_parser("run", help="run a notebook into a run folder", description=RUN_HELP, formatter_class=plain)
     run.add_argument("notebook", metavar="NOTEBOOK", help="path or name, e.g. 03_unet_training")
     run.add_argument("--out", metavar="RUN_DIR", required=True, help="run folder, relative to the workspace")
     run.add_argument("-f", "--profile", metavar="PROFILE", help="path or name of a profile: demo, sample, report, best")
-    run.add_argument(
-        "-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="set one"
-    )
+    run.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="set one")
     run.set_defaults(command=_run)
 
     evaluate = commands.add_parser("evaluate", help="measure a finished run again, on any dataset folder")
     evaluate.add_argument("run_dir", metavar="RUN_DIR", help="folder of a finished training run")
     evaluate.add_argument("--data", metavar="DIR", required=True, help="dataset folder in the Oxford layout, or demo")
-    evaluate.add_argument(
-        "--split", choices=["train", "valid", "trainval", "test"], default="test", help="default: test"
-    )
+    evaluate.add_argument("--split", choices=["train", "valid", "trainval", "test"], default="test", help="default: test")
     evaluate.set_defaults(command=_evaluate)
 
     report = commands.add_parser("report", help="put the executed notebooks of runs/PROFILE into one report.html")

@@ -85,9 +85,9 @@ def paired_difference(
     border_policy: BorderPolicy = "pet",
 ) -> tuple[np.ndarray, Interval]:
     """dice_image (native) of the second less the first, image by image, and the interval of its mean."""
-    difference = dice_per_image(second, "native", border_policy).to_numpy() - dice_per_image(
-        first, "native", border_policy
-    ).to_numpy()
+    difference = (
+        dice_per_image(second, "native", border_policy).to_numpy() - dice_per_image(first, "native", border_policy).to_numpy()
+    )
     return difference, mean_interval(difference, confidence, samples)
 
 

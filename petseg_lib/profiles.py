@@ -51,9 +51,7 @@ def find_file(name: str | Path, folder: str, suffix: str) -> Path:
         if path.is_file():
             return path.resolve()
     known = sorted(path.stem for path in (REPOSITORY / folder).glob(f"*{suffix}"))
-    raise ParameterError(
-        f"no file {name} and nothing of this name in {folder}/, which has {', '.join(known) or 'nothing'}"
-    )
+    raise ParameterError(f"no file {name} and nothing of this name in {folder}/, which has {', '.join(known) or 'nothing'}")
 
 
 def load_profile(path: str | Path, overrides: dict[str, str] | None = None) -> Profile:
@@ -118,9 +116,7 @@ def _check_sections(path: Path, common: Any, sections: Any) -> None:
             raise ParameterError(f"{path}: run name {run!r} must be letters, digits, and any of _ . - inside")
         notebook = section.get("notebook") if isinstance(section, dict) else None
         if notebook not in NOTEBOOKS:
-            raise ParameterError(
-                f"{path}: run {run} has notebook {notebook!r}, but it must be one of {', '.join(NOTEBOOKS)}"
-            )
+            raise ParameterError(f"{path}: run {run} has notebook {notebook!r}, but it must be one of {', '.join(NOTEBOOKS)}")
 
 
 def _check_names(where: str, values: dict[str, Any], notebooks: Iterable[str]) -> None:
@@ -131,9 +127,7 @@ def _check_names(where: str, values: dict[str, Any], notebooks: Iterable[str]) -
             raise ParameterError(f"{where}: {name} follows from the names of profile and run and cannot be set")
         if name not in known:
             near = difflib.get_close_matches(str(name), known, n=1)
-            raise ParameterError(
-                f"{where}: unknown parameter {name!r}" + (f": did you mean {near[0]!r}?" if near else "")
-            )
+            raise ParameterError(f"{where}: unknown parameter {name!r}" + (f": did you mean {near[0]!r}?" if near else ""))
 
 
 def _check_siblings(path: Path, runs: dict[str, tuple[str, dict[str, Any]]]) -> None:
@@ -141,6 +135,4 @@ def _check_siblings(path: Path, runs: dict[str, tuple[str, dict[str, Any]]]) -> 
     for run, (_, values) in runs.items():
         for name in [*values.get("runs", []), *([values["statistics_run"]] if "statistics_run" in values else [])]:
             if name not in runs and Path(name).name == name:
-                raise ParameterError(
-                    f"profile {path.stem}, run {run} names run {name!r}, but there are {', '.join(runs)}"
-                )
+                raise ParameterError(f"profile {path.stem}, run {run} names run {name!r}, but there are {', '.join(runs)}")

@@ -89,9 +89,7 @@ def _heading(notebook: NotebookNode) -> str:
     """The text of a notebook's first `# ` line, as plain as a link's text must be."""
     lines = (line for cell in notebook.cells if cell.cell_type == "markdown" for line in cell.source.splitlines())
     return (
-        next((line.removeprefix("# ").strip() for line in lines if line.startswith("# ")), "")
-        .replace("[", "")
-        .replace("]", "")
+        next((line.removeprefix("# ").strip() for line in lines if line.startswith("# ")), "").replace("[", "").replace("]", "")
     )
 
 
@@ -106,9 +104,7 @@ def cleaned(notebook: NotebookNode) -> NotebookNode:
             ran = cell.execution_count is not None
             count += ran
             cell.execution_count = count if ran else None
-            cell.outputs = [
-                _clean_output(output, cell.execution_count) for output in cell.outputs if not _is_widget(output)
-            ]
+            cell.outputs = [_clean_output(output, cell.execution_count) for output in cell.outputs if not _is_widget(output)]
     return notebook
 
 

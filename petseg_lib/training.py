@@ -180,9 +180,7 @@ def fit(
     return pd.DataFrame(progress.history)
 
 
-def metrics(
-    parameters: TrainingParameters, model: nn.Module, history: pd.DataFrame, fabric: Fabric
-) -> dict[str, Any]:
+def metrics(parameters: TrainingParameters, model: nn.Module, history: pd.DataFrame, fabric: Fabric) -> dict[str, Any]:
     """What metrics.json says of a training run. Its `images_per_second` is of inference, measured here."""
     best = history.loc[history["valid_dice"].idxmax()]
     return {

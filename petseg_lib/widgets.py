@@ -79,8 +79,7 @@ class DatasetBrowser(VBox):
         self._place = place % len(pets)
         self._pet = pets[self._place]
         self.caption.value = (
-            f"{breed_label(self._pet.name)}: {self._pet.species}, {self._pet.split} split, "
-            f"{self._place + 1} of {len(pets)}"
+            f"{breed_label(self._pet.name)}: {self._pet.species}, {self._pet.split} split, {self._place + 1} of {len(pets)}"
         )
         self._photograph = read_photograph(self._dataset.photograph_path(self._pet))
         self._trimap = read_trimap(self._dataset.trimap_path(self._pet))
@@ -96,9 +95,7 @@ class DatasetBrowser(VBox):
     def _draw(self) -> None:
         if not self.picture.value and self.picture.layout.display == "none" and self.next.disabled:
             return
-        figure = browse_panel(
-            self._photograph, self._trimap, self.border_policy.value, self._augmented, self._pet.name
-        )
+        figure = browse_panel(self._photograph, self._trimap, self.border_policy.value, self._augmented, self._pet.name)
         _show(self.picture, figure)
 
 
@@ -136,9 +133,7 @@ class PredictionViewer(VBox):
         self.next = Button(description="next", icon="arrow-right")
         self.threshold = FloatSlider(threshold, min=0, max=1, step=0.01, description="threshold", readout_format=".2f")
         self.picture, self.dice = _picture(), Label()
-        super().__init__(
-            [HBox([self.choice, self.previous, self.next]), self.picture, HBox([self.threshold, self.dice])]
-        )
+        super().__init__([HBox([self.choice, self.previous, self.next]), self.picture, HBox([self.threshold, self.dice])])
         self.choice.observe(lambda change: self._load(), "value")
         self.previous.on_click(lambda button: self._step(-1))
         self.next.on_click(lambda button: self._step(1))
@@ -158,8 +153,7 @@ class PredictionViewer(VBox):
     def _draw(self) -> None:
         shown, threshold = self._shown, self.threshold.value
         scores = {
-            name: image_dice(shown.truth, probability, threshold, shown.scored)
-            for name, probability in shown.by_model().items()
+            name: image_dice(shown.truth, probability, threshold, shown.scored) for name, probability in shown.by_model().items()
         }
         self.dice.value = "    ".join(f"{run_label(name)} Dice {score:.4f}".strip() for name, score in scores.items())
         title = self._titles[self.choice.value]

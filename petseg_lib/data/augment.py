@@ -61,6 +61,4 @@ def _affine(parameters: ImageParameters) -> albumentations.Affine:
 def _colour_jitter(strength: float) -> albumentations.ColorJitter:
     around_one = (1 - strength, 1 + strength)
     hue = strength / 4  # of the colour circle: a quarter each way at most, so that fur keeps a colour of fur
-    return albumentations.ColorJitter(
-        brightness=around_one, contrast=around_one, saturation=around_one, hue=(-hue, hue), p=1.0
-    )
+    return albumentations.ColorJitter(brightness=around_one, contrast=around_one, saturation=around_one, hue=(-hue, hue), p=1.0)

@@ -179,9 +179,7 @@ def _dataset_root(root: Path) -> Path:
     root = nested if nested.is_dir() else root
     needed = ("images", "annotations", "annotations/trimaps")
     missing = [name for name in needed if not (root / name).is_dir()]
-    missing += [
-        f"annotations/{name}" for name in ("trainval.txt", "test.txt") if not (root / "annotations" / name).is_file()
-    ]
+    missing += [f"annotations/{name}" for name in ("trainval.txt", "test.txt") if not (root / "annotations" / name).is_file()]
     if missing:
         raise DatasetError(f"the data folder {root} is not in the Oxford-IIIT layout: it lacks {', '.join(missing)}")
     return root

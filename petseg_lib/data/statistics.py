@@ -15,9 +15,10 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from tqdm.std import tqdm
 
-from petseg_lib.data.pets import DatasetError, open_rgb
+from petseg_lib.data.pets import DatasetError, Pet, PetDataset, read_trimap
 
 Triple = tuple[float, float, float]
 
@@ -61,9 +62,7 @@ def channel_statistics(paths: Sequence[Path], workers: int | None = None, progre
     pixels, totals, squares, means = 0, [0, 0, 0], [0, 0, 0], [0, 0, 0]
     with ThreadPoolExecutor(workers) as pool:
         sums = pool.map(_sums, paths)
-        for count, total, square in tqdm(
-            sums, total=len(paths), desc="mean and std", unit="image", disable=not progress
-        ):
+        for count, total, square in tqdm(sums, total=len(paths), desc="mean and std", unit="image", disable=not progress):
             pixels += count
             for channel in range(3):
                 totals[channel] += total[channel]
@@ -86,9 +85,7 @@ def load_statistics(path: Path) -> ChannelStatistics:
         DatasetError: the file is missing or holds something else.
     """
     if not path.is_file():
-        raise DatasetError(
-            f"the statistics {path} do not exist: run notebook 02 first, or choose another normalisation"
-        )
+        raise DatasetError(f"the statistics {path} do not exist: run notebook 02 first, or choose another normalisation")
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -96,9 +93,7 @@ def load_statistics(path: Path) -> ChannelStatistics:
     names = [field.name for field in fields(ChannelStatistics)]
     if not isinstance(values, dict) or sorted(values) != sorted(names):
         raise DatasetError(f"the statistics {path} must hold exactly {', '.join(names)}")
-    return ChannelStatistics(
-        **{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-    )
+    return ChannelStatistics(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
 def _sums(path: Path) -> tuple[int, list[int], list[int]]:
@@ -123,3 +118,19 @@ def _statistics(images: int, pixels: int, totals: list[int], squares: list[int],
         image_mean=tuple(mean / 255 for mean in image_mean),
         image_std=tuple(math.sqrt(v) / 255 for v in about),
     )
+
+
+def trimap_shares(dataset: PetDataset) -> pd.DataFrame:
+    """How much of each photograph is what.
+
+    Returns:
+        One row a pet: name, breed, species, split, and the shares pet, background, border of its trimap's pixels, 0 to 1.
+    """
+
+    def shares(pet: Pet) -> tuple:
+        counts = np.bincount(read_trimap(dataset.trimap_path(pet)).ravel(), minlength=4)[1:]
+        return (pet.name, pet.breed, pet.species, pet.split, *(counts / counts.sum()).tolist())
+
+    with ThreadPoolExecutor() as pool:
+        rows = list(pool.map(shares, dataset.pets))
+    return pd.DataFrame(rows, columns=["name", "breed", "species", "split", "pet", "background", "border"])

@@ -4,25 +4,28 @@ Every picture is a function of (seed, index) alone, so that the same call draws 
 """
 
 import os
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import cv2
 import numpy as np
 from PIL import Image
 
-from petseg_lib.data.synthetic_coat import COATS, Coat
+from petseg_lib.data.synthetic_coat import COATS
 from petseg_lib.data.synthetic_paint import Blob, Frame, Painter, rgb
 from petseg_lib.data.synthetic_pet import POSES, Pose, draw_pet, portrait
 from petseg_lib.data.synthetic_scene import Scene, paint_distractors, paint_garden, paint_room
 
 PET, BACKGROUND, BORDER = 1, 2, 3
 SMALLEST_COUNT = 20
+PETS_A_WORKER = 30  # starting a process costs about as much as a few pets
 SIDES = ((300, 400), (400, 300), (320, 320), (260, 340), (360, 270), (240, 320), (380, 300), (300, 220), (400, 400), (280, 380))
 HEADER = "#Image CLASS-ID SPECIES BREED ID\n#ID: class, SPECIES: 1:Cat 2:Dog, BREED ID: within the species\n#Synthetic pets, total: {}\n"
 
 
-def draw_pets(folder: str | Path, count: int = 240, seed: int = 0) -> Path:
+def draw_pets(folder: str | Path, count: int = 240, seed: int = 0, workers: int | None = None) -> Path:
     """Draw a dataset of synthetic pets in the Oxford-IIIT layout.
 
     Writes `images/NAME.jpg` (RGB, 220 to 400 px a side), `annotations/trimaps/NAME.png` (1 pet, 2 background, 3 border)
@@ -32,6 +35,8 @@ def draw_pets(folder: str | Path, count: int = 240, seed: int = 0) -> Path:
         folder: made if it is missing; it must be empty.
         count: pets, 20 or more.
         seed: 0 or more; the same seed and count draw the same bytes.
+        workers: processes that draw; none gives one a core, where there is enough to draw. Scripts that draw many need
+            the usual `if __name__ == "__main__":`.
 
     Returns:
         The folder.
@@ -48,8 +53,15 @@ def draw_pets(folder: str | Path, count: int = 240, seed: int = 0) -> Path:
         raise ValueError(f"{folder} is not an empty folder: synthetic pets are drawn only into a new or an empty one")
     (folder / "images").mkdir(parents=True)
     (folder / "annotations" / "trimaps").mkdir(parents=True)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # numpy and OpenCV release the interpreter while they draw
-        list(pool.map(lambda index: _write_pet(folder, index, seed), range(count)))
+    if workers is None:
+        workers = min(os.cpu_count() or 1, count // PETS_A_WORKER)
+    write = partial(_write_pet, folder, seed)
+    if workers < 2:
+        for index in range(count):
+            write(index)
+    else:
+        with ProcessPoolExecutor(workers, get_context("spawn"), cv2.setNumThreads, (1,)) as pool:
+            list(pool.map(write, range(count), chunksize=8))
     _write_lists(folder / "annotations", count)
     return folder
 
@@ -74,7 +86,7 @@ def _write_lists(annotations: Path, count: int) -> None:
         (annotations / name).write_text("".join(lines[i] for i in indices), newline="\n")
 
 
-def _write_pet(folder: Path, index: int, seed: int) -> None:
+def _write_pet(folder: Path, seed: int, index: int) -> None:
     image, trimap = draw_picture(index, seed)
     name = pet_name(index)
     Image.fromarray(image).save(folder / "images" / f"{name}.jpg", quality=92)
@@ -98,7 +110,13 @@ def draw_picture(index: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     painter.image = np.stack([cv2.GaussianBlur(plane, (0, 0), blur) for plane in painter.image])
     if pose.draw is not portrait:
         middle = (pose.left + pose.right) / 2
-        painter.part(frame, [Blob(middle, -0.02, (pose.right - pose.left) * 0.5, 0.26)], (0.08, 0.06, 0.1), opacity=0.45, soft=0.35 * frame.scale)
+        painter.part(
+            frame,
+            [Blob(middle, -0.02, (pose.right - pose.left) * 0.5, 0.26)],
+            (0.08, 0.06, 0.1),
+            opacity=0.45,
+            soft=0.35 * frame.scale,
+        )
     draw_pet(painter, frame, coat, pose, rng)
     return _finish(painter, rng), _trimap(painter.pet)
 

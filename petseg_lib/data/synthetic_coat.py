@@ -77,7 +77,7 @@ def _second(pattern: str, tag: str, spot: Spot, coarse: np.ndarray, fine: np.nda
         return (0.0 if tag in ("paw", "muzzle", "chest") else 0.75) * _step(wave + 0.25 * fine, 0.1, 0.6)
     if pattern == "point":
         if tag == "head":
-            return 0.95 * np.exp(-((x / 0.62) ** 2 + ((y - 0.3) / 0.62) ** 2) ** 1.4)
+            return 0.95 * np.exp(-(((x / 0.62) ** 2 + ((y - 0.3) / 0.62) ** 2) ** 1.4))
         if tag == "leg":
             return _step(spot.along, 0.5, 1.4) * 0.9
         return np.full_like(x, {"ear": 0.95, "tail": 0.9, "paw": 0.95, "muzzle": 0.85}.get(tag, 0.0)) + 0.08 * coarse

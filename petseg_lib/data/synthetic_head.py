@@ -77,9 +77,22 @@ def _cat(head: Head, asleep: bool) -> None:
     for side in (-1, 1):
         head.eye(side, 0.41, -0.06, 0.2, asleep)
     head.fur("muzzle", Blob(s * 1.4, 0.6, 0.2, 0.15), length=0.2, occlude=0)
-    head.fur("muzzle", Blob(s * 1.4 - 0.19, 0.43, 0.26, 0.2), Blob(s * 1.4 + 0.19, 0.43, 0.26, 0.2), blend=0.08, length=0.2, occlude=0.1, round_=0.3)
+    head.fur(
+        "muzzle",
+        Blob(s * 1.4 - 0.19, 0.43, 0.26, 0.2),
+        Blob(s * 1.4 + 0.19, 0.43, 0.26, 0.2),
+        blend=0.08,
+        length=0.2,
+        occlude=0.1,
+        round_=0.3,
+    )
     head.mouth(s * 1.5, 0.34, 0.26, 0.12)
-    head.flat(head.coat.nose, Limb(((s * 1.5 - 0.06, 0.25, 0.06), (s * 1.5 + 0.06, 0.25, 0.06))), Blob(s * 1.5, 0.31, 0.06, 0.06), round_=0.4)
+    head.flat(
+        head.coat.nose,
+        Limb(((s * 1.5 - 0.06, 0.25, 0.06), (s * 1.5 + 0.06, 0.25, 0.06))),
+        Blob(s * 1.5, 0.31, 0.06, 0.06),
+        round_=0.4,
+    )
     for side in (-1, 1):
         for k in (-1, 0, 1):
             x, y = s * 1.4 + side * 0.3, 0.42 + 0.06 * k
@@ -96,17 +109,32 @@ def _dog(head: Head, asleep: bool, panting: bool) -> None:
     if head.coat.ears == "folded":
         for side in (-1, 1):
             x = side * 0.6 - s * 0.4
-            head.fur("ear", Limb(((x, -0.68, 0.26), (x + side * 0.22, -0.92, 0.2), (x + side * 0.42, -0.5, 0.08))), flow=math.pi / 2)
+            head.fur(
+                "ear", Limb(((x, -0.68, 0.26), (x + side * 0.22, -0.92, 0.2), (x + side * 0.42, -0.5, 0.08))), flow=math.pi / 2
+            )
     if head.coat.ears == "floppy":
         for side in (-1, 1):
             x = side * 0.72 - s * 0.4
-            head.fur("ear", Limb(((x - side * 0.05, -0.5, 0.2), (x + side * 0.2, -0.1, 0.26), (x + side * 0.2, 0.45, 0.27))), flow=math.pi / 2)
+            head.fur(
+                "ear",
+                Limb(((x - side * 0.05, -0.5, 0.2), (x + side * 0.2, -0.1, 0.26), (x + side * 0.2, 0.45, 0.27))),
+                flow=math.pi / 2,
+            )
     for side in (-1, 1):
         head.eye(side, 0.36, -0.16, 0.145, asleep)
     if panting:
         head.flat((0.35, 0.12, 0.13), Blob(s * 1.7, 0.68, 0.2, 0.16))
         head.flat((0.88, 0.45, 0.47), Limb(((s * 1.7, 0.68, 0.12), (s * 1.7, 0.86, 0.14))), round_=0.4)
-    head.fur("muzzle", Blob(s * 1.6, 0.36, 0.4, 0.3), Blob(s * 1.6 - 0.2, 0.46, 0.26, 0.22), Blob(s * 1.6 + 0.2, 0.46, 0.26, 0.22), blend=0.12, length=0.3, occlude=0.15, round_=0.4)
+    head.fur(
+        "muzzle",
+        Blob(s * 1.6, 0.36, 0.4, 0.3),
+        Blob(s * 1.6 - 0.2, 0.46, 0.26, 0.22),
+        Blob(s * 1.6 + 0.2, 0.46, 0.26, 0.22),
+        blend=0.12,
+        length=0.3,
+        occlude=0.15,
+        round_=0.4,
+    )
     head.mouth(s * 1.8, 0.3, 0.3, 0.2)
     head.flat(head.coat.nose, Blob(s * 1.8, 0.18, 0.2, 0.14), Blob(s * 1.8, 0.25, 0.12, 0.1), round_=0.5)
     head.flat((1, 1, 1), Blob(s * 1.8 - 0.05, 0.12, 0.08, 0.035), opacity=0.5, soft=2)

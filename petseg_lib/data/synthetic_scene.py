@@ -10,10 +10,30 @@ import numpy as np
 from petseg_lib.data.synthetic_coat import COATS, Coat, coat_paint
 from petseg_lib.data.synthetic_paint import Blob, Box, Colour, Frame, Limb, Painter, curve, rgb
 
-WALLS = ((0.86, 0.79, 0.68), (0.74, 0.78, 0.72), (0.80, 0.70, 0.62), (0.66, 0.70, 0.76), (0.90, 0.84, 0.76), (0.78, 0.62, 0.52), (0.55, 0.52, 0.52))
+WALLS = (
+    (0.86, 0.79, 0.68),
+    (0.74, 0.78, 0.72),
+    (0.80, 0.70, 0.62),
+    (0.66, 0.70, 0.76),
+    (0.90, 0.84, 0.76),
+    (0.78, 0.62, 0.52),
+    (0.55, 0.52, 0.52),
+)
 FLOORS = ((0.66, 0.47, 0.31), (0.76, 0.60, 0.42), (0.48, 0.35, 0.27), (0.70, 0.66, 0.62), (0.82, 0.72, 0.58))
-CLOTHS = ((0.62, 0.30, 0.28), (0.34, 0.46, 0.50), (0.80, 0.66, 0.42), (0.52, 0.50, 0.58), (0.86, 0.80, 0.72), (0.40, 0.32, 0.30), (0.56, 0.58, 0.42))
-SKIES = (((0.55, 0.74, 0.88), (0.90, 0.93, 0.90)), ((0.93, 0.74, 0.58), (0.98, 0.90, 0.74)), ((0.70, 0.76, 0.82), (0.88, 0.88, 0.86)))
+CLOTHS = (
+    (0.62, 0.30, 0.28),
+    (0.34, 0.46, 0.50),
+    (0.80, 0.66, 0.42),
+    (0.52, 0.50, 0.58),
+    (0.86, 0.80, 0.72),
+    (0.40, 0.32, 0.30),
+    (0.56, 0.58, 0.42),
+)
+SKIES = (
+    ((0.55, 0.74, 0.88), (0.90, 0.93, 0.90)),
+    ((0.93, 0.74, 0.58), (0.98, 0.90, 0.74)),
+    ((0.70, 0.76, 0.82), (0.88, 0.88, 0.86)),
+)
 GREENS = ((0.45, 0.58, 0.30), (0.56, 0.62, 0.34), (0.36, 0.50, 0.32), (0.66, 0.64, 0.38))
 EARTHS = ((0.86, 0.74, 0.54), (0.68, 0.54, 0.38), (0.80, 0.66, 0.50))
 
@@ -26,6 +46,7 @@ class Scene:
         self.frame = Frame(0, 0, painter.height)
         self.wide = painter.width / painter.height
         self.x, self.y = painter.columns / painter.height, painter.rows / painter.height
+        self.markings = painter.noise(6), painter.noise(16, 1)
 
     def pick(self, choices) -> np.ndarray:
         return rgb(choices[self.rng.integers(len(choices))]) * rgb(self.rng.uniform(0.94, 1.06, 3))
@@ -82,7 +103,11 @@ def _window(scene: Scene, horizon: float) -> None:
     scene.flat((0.96, 0.94, 0.90), Box(x, y, hx + 0.03, hy + 0.03, 0.01), round_=0.2)
     scene.flat(lambda s: rgb(top) + (rgb(low) - rgb(top)) * np.clip((s.y - y + hy) / hy, 0, 1), Box(x, y, hx, hy))
     for k in range(4):
-        scene.flat(green * rng.uniform(0.85, 1.15), Box(x + hx * (k - 1.5) / 2, y + hy * 0.86, hx * 0.25, hy * rng.uniform(0.1, 0.35), 0.03), soft=3)
+        scene.flat(
+            green * rng.uniform(0.85, 1.15),
+            Box(x + hx * (k - 1.5) / 2, y + hy * 0.86, hx * 0.25, hy * rng.uniform(0.1, 0.35), 0.03),
+            soft=3,
+        )
     for bar in (Box(x, y, 0.008, hy), Box(x, y, hx, 0.008)):
         scene.flat((0.95, 0.93, 0.89), bar)
     cloth = scene.pick(CLOTHS)
@@ -111,10 +136,10 @@ def _floor(scene: Scene, horizon: float) -> None:
         plank = ((scene.x - scene.wide / 2) / (0.35 + depth)) * 9 + 20
         tone = np.take(scene.rng.uniform(-1, 1, 64), np.floor(plank).astype(int) % 64)
         line = np.clip(1 - np.abs(plank - np.round(plank)) * 18, 0, 1)
-        scene.painter.image *= (1 + below * (0.1 * tone - 0.25 * line))
+        scene.painter.image *= 1 + below * (0.1 * tone - 0.25 * line)
     else:
-        scene.painter.image *= (1 + 0.06 * below * scene.painter.noise(40, 1))
-    scene.painter.image *= (1 - 0.22 * below * np.exp(-depth * 14))
+        scene.painter.image *= 1 + 0.06 * below * scene.painter.noise(40, 1)
+    scene.painter.image *= 1 - 0.22 * below * np.exp(-depth * 14)
     scene.flat((0.93, 0.90, 0.85), Box(scene.wide / 2, horizon - 0.018, scene.wide, 0.02), round_=0.2)
 
 
@@ -151,7 +176,9 @@ def _plant(scene: Scene, horizon: float) -> None:
         tip = (x + math.sin(angle) * length, y - 0.12 - math.cos(angle) * length * 0.8)
         leaf = curve(((x, y - 0.1), (x + math.sin(angle) * length * 0.3, tip[1] - 0.02), tip), 0.022, 0.006, 6)
         scene.flat(green * rng.uniform(0.8, 1.2), leaf, round_=0.4)
-    scene.flat(scene.pick(((0.78, 0.45, 0.33), (0.85, 0.82, 0.76), *CLOTHS)), Limb(((x, y - 0.08, 0.07), (x, y, 0.055))), round_=0.5)
+    scene.flat(
+        scene.pick(((0.78, 0.45, 0.33), (0.85, 0.82, 0.76), *CLOTHS)), Limb(((x, y - 0.08, 0.07), (x, y, 0.055))), round_=0.5
+    )
 
 
 def paint_garden(scene: Scene) -> None:
@@ -181,7 +208,10 @@ def _tree(scene: Scene, horizon: float) -> None:
     x, y, r = rng.uniform(0, 1) * scene.wide, horizon - rng.uniform(0.15, 0.3), rng.uniform(0.1, 0.18)
     green = scene.pick((*GREENS, (0.78, 0.52, 0.26), (0.62, 0.42, 0.28)))
     scene.flat(scene.pick(FLOORS) * 0.7, Limb(((x, y, 0.02), (x, horizon + 0.03, 0.03))), fur=1.5, flow=1.5, round_=0.4)
-    crown = [Blob(x + rng.normal(0, r * 0.5), y + rng.normal(0, r * 0.45), r * rng.uniform(0.5, 0.9), r * rng.uniform(0.5, 0.8)) for _ in range(5)]
+    crown = [
+        Blob(x + rng.normal(0, r * 0.5), y + rng.normal(0, r * 0.45), r * rng.uniform(0.5, 0.9), r * rng.uniform(0.5, 0.8))
+        for _ in range(5)
+    ]
     scene.flat(green, *crown, blend=0.04, fur=4.0, flow=0.9, round_=0.45)
 
 
@@ -191,18 +221,21 @@ def _fence(scene: Scene, horizon: float) -> None:
     for y in (top + 0.05, horizon - 0.02):
         scene.flat(wood * 0.85, Box(scene.wide / 2, y, scene.wide, 0.014), round_=0.3)
     step = scene.rng.uniform(0.09, 0.13)
-    for x in np.arange(step / 2, scene.wide + step, step):
+    for x in np.arange(step / 2, scene.wide + step, step).tolist():
         scene.flat(wood * scene.rng.uniform(0.93, 1.05), Box(x, (top + horizon) / 2 + 0.02, 0.028, (horizon - top) / 2 + 0.03, 0.012), Blob(x, top, 0.022, 0.03),
                    blend=0.02, fur=0.8, flow=1.5, round_=0.35)  # fmt: skip
 
 
 def _grass(scene: Scene, horizon: float, earth: np.ndarray, sandy: bool) -> None:
     rng = scene.rng
-    scene.painter.image *= (1 + scene.below(horizon, 0.02) * (0.08 * scene.painter.noise(9) + 0.05 * scene.painter.noise(60, 1)))
+    scene.painter.image *= 1 + scene.below(horizon, 0.02) * (0.08 * scene.painter.noise(9) + 0.05 * scene.painter.noise(60, 1))
     for y in np.sort(rng.uniform(horizon, 1.05, 12 if sandy else 90)):
         x, tall = rng.uniform(0, scene.wide), rng.uniform(0.02, 0.05) * (0.6 + 1.2 * (y - horizon))
         colour = (scene.pick(GREENS) if sandy else earth) * rng.uniform(0.72, 1.3)
-        blades = [curve(((x + d, y), (x + d, y - tall), (x + d + rng.normal(0, 0.02), y - tall * 1.4)), 0.004, 0.001, 4) for d in rng.normal(0, 0.015, 3)]
+        blades = [
+            curve(((x + d, y), (x + d, y - tall), (x + d + rng.normal(0, 0.02), y - tall * 1.4)), 0.004, 0.001, 3)
+            for d in rng.normal(0, 0.015, 3)
+        ]
         scene.flat(colour, *blades, opacity=0.85)
     for _ in range(rng.integers(0, 26)):
         x, y, r = rng.uniform(0, scene.wide), rng.uniform(horizon + 0.03, 1), rng.uniform(0.007, 0.014)
@@ -223,8 +256,7 @@ def _plush(scene: Scene, shape: Blob | Box | Limb, tag: str) -> None:
     x0, y0, x1, y1 = shape.bounds()
     scale = (x1 - x0 + y1 - y0) / 4
     frame = scene.frame.at((x0 + x1) / 2, (y0 + y1) / 2 + scale * 1.2, scale)
-    markings = scene.painter.noise(6), scene.painter.noise(16, 1)
-    paint = coat_paint(coat, tag, markings, 0.0)
+    paint = coat_paint(coat, tag, scene.markings, 0.0)
     scene.flat((0.08, 0.06, 0.1), Blob((x0 + x1) / 2, y1, (x1 - x0) * 0.55, scale * 0.22), opacity=0.35, soft=9)
     centre = ((x0 + x1) / 2, (y0 + y1) / 2 + scale * 1.2)
     moved = _scaled(shape, centre, scale)

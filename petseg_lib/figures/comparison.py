@@ -74,9 +74,7 @@ def dice_by_breed(table: pd.DataFrame) -> Figure:
         new_species = order["species"][place] != order["species"][place - 1]
         axes.axhline(place - 0.5, color="#9A9A9A" if new_species else "#E4E4E4", linewidth=0.8, zorder=0)
     rows = zip(order["breed"], order["species"], order["images"], strict=True)
-    axes.set_yticks(
-        range(len(order)), [f"{breed_label(breed)} ({species}, {images})" for breed, species, images in rows]
-    )
+    axes.set_yticks(range(len(order)), [f"{breed_label(breed)} ({species}, {images})" for breed, species, images in rows])
     axes.set(xlabel="mean Dice of an image, with interval", ylim=(len(order) - 0.5, -0.5))
     axes.grid(axis="y", visible=False)
     axes.tick_params(axis="y", length=0)
@@ -106,9 +104,7 @@ def difference_histogram(differences: Sequence[float], interval: Any, first: str
     better = {first: int((values < 0).sum()), second: int((values > 0).sum())}
     axes.set_title(f"{run_label(first)} better: {better[first]} images", loc="left")
     axes.set_title(f"{run_label(second)} better: {better[second]} images", loc="right")
-    axes.set(
-        xlabel=f"Dice of {run_label(second)} less Dice of {run_label(first)}", ylabel="images", xlim=(-reach, reach)
-    )
+    axes.set(xlabel=f"Dice of {run_label(second)} less Dice of {run_label(first)}", ylabel="images", xlim=(-reach, reach))
     axes.grid(axis="x", visible=False)
     figure.legend(loc="outside upper center")
     return figure

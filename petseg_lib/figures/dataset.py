@@ -63,30 +63,25 @@ def breed_counts(table: pd.DataFrame) -> Figure:
 
 @styled
 def size_scatter(table: pd.DataFrame) -> Figure:
-    """Width against height of the photographs.
+    """Width against height of the photographs, by species; a mark is larger where more of them have one size.
 
     Args:
         table: a row a pet with width and height in px and species, as `pets.describe` gives.
     """
-    figure, axes = chart(width=5.6, height=4.6)
-    for species, rows in table.groupby("species"):
-        look = SPECIES[species]
-        axes.scatter(
-            rows["width"],
-            rows["height"],
-            22,
-            look.colour,
-            look.marker,
-            alpha=0.55,
-            linewidths=0,
-            label=f"{species} ({len(rows)})",
-        )
+    sizes = table.groupby(["species", "width", "height"]).size().rename("images").reset_index()
     low, high = table[["width", "height"]].to_numpy().min(), table[["width", "height"]].to_numpy().max()
-    room = max(0.06 * (high - low), 10)
-    axes.axline((low, low), slope=1, color=GREY, linewidth=1, linestyle=(0, (4, 3)), zorder=0, label="square")
-    axes.set(xlabel="width (px)", ylabel="height (px)", xlim=(low - room, high + room), ylim=(low - room, high + room))
-    axes.set_aspect("equal")
-    figure.legend(loc="outside upper right", ncols=3, handletextpad=0.3)
+    room = max(0.08 * (high - low), 10)
+    species = list(sizes["species"].unique())
+    figure, axes = chart(len(species), width=0.5 + 4 * len(species), height=4.3, sharex=True, sharey=True, squeeze=False)
+    for panel, name in zip(axes.flat, species, strict=True):
+        rows = sizes[sizes["species"] == name]
+        area = 16 + 400 * rows["images"] / sizes["images"].max()
+        panel.axline((low, low), slope=1, color=GREY, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
+        panel.scatter(rows["width"], rows["height"], area, SPECIES[name].colour, SPECIES[name].marker, alpha=0.6, linewidths=0)
+        panel.set(xlabel="width (px)", xlim=(low - room, high + room), ylim=(low - room, high + room), aspect="equal")
+        panel.set_title(f"{name}: {rows['images'].sum()} images, {len(rows)} sizes", loc="left")
+        panel.locator_params(nbins=6)
+    axes[0, 0].set_ylabel("height (px)")
     return figure
 
 
@@ -98,19 +93,13 @@ def foreground_share(shares: Mapping[str, Sequence[float]]) -> Figure:
         shares: by species (`cat`, `dog`), one share in [0, 1] an image.
     """
     shares = {species: np.asarray(values, dtype=float) for species, values in shares.items() if len(values)}
-    figure, axes = chart(
-        1, len(shares), width=7, height=0.7 + 1.6 * len(shares), sharex=True, sharey=True, squeeze=False
-    )
+    figure, axes = chart(1, len(shares), width=7, height=0.7 + 1.6 * len(shares), sharex=True, sharey=True, squeeze=False)
     for panel, (species, values) in zip(axes.flat, shares.items(), strict=True):
-        panel.hist(
-            values, np.linspace(0, 1, 26), color=SPECIES[species].colour, alpha=0.8, edgecolor="white", linewidth=0.8
-        )
+        panel.hist(values, np.linspace(0, 1, 26), color=SPECIES[species].colour, alpha=0.8, edgecolor="white", linewidth=0.8)
         panel.axvline(values.mean(), color=INK, linewidth=1.6)
         panel.set_ylabel("images")
         panel.yaxis.set_major_locator(MaxNLocator(4, integer=True))
-        panel.set_title(
-            f"{species}: mean {values.mean():.3f} over {len(values)} image{'s' * (len(values) != 1)}", loc="left"
-        )
+        panel.set_title(f"{species}: mean {values.mean():.3f} over {len(values)} image{'s' * (len(values) != 1)}", loc="left")
         panel.grid(axis="x", visible=False)
     axes[-1, 0].set(xlabel="share of the frame that is pet", xlim=(0, 1))
     return figure
@@ -129,9 +118,7 @@ def mean_std_comparison(rows: Mapping[str, tuple[Sequence[float], Sequence[float
     for number, (name, pair) in enumerate(rows.items()):
         colour, marker = _DEFINITIONS[number % len(_DEFINITIONS)]
         for panel, values in zip(axes, pair, strict=True):
-            panel.plot(
-                values, places + spread[number], marker, color=colour, markersize=7, linestyle="none", label=name
-            )
+            panel.plot(values, places + spread[number], marker, color=colour, markersize=7, linestyle="none", label=name)
     for panel, title in zip(axes, ("mean", "standard deviation"), strict=True):
         panel.set(xlabel=f"{title}, 0 to 1 scale", ylim=(2.5, -0.5))
         panel.set_yticks(places, CHANNELS)
@@ -153,9 +140,7 @@ def channel_histogram(photographs: Sequence[np.ndarray]) -> Figure:
         photographs: (H, W, 3) uint8 each, of any sizes; or one array (N, H, W, 3).
     """
     figure, axes = chart(width=7, height=3)
-    counts = sum(
-        np.stack([np.bincount(photo[..., c].ravel(), minlength=256) for c in range(3)]) for photo in photographs
-    )
+    counts = sum(np.stack([np.bincount(photo[..., c].ravel(), minlength=256) for c in range(3)]) for photo in photographs)
     shares = counts / counts.sum(axis=1, keepdims=True)
     for (channel, colour), line, dash in zip(CHANNELS.items(), shares, ("-", "--", "-."), strict=True):
         axes.plot(np.arange(256), 100 * line, dash, color=colour, linewidth=1.4, label=channel)

@@ -151,9 +151,7 @@ def tinted(photograph: np.ndarray, where: np.ndarray, colour: str, strength: flo
         strength: 0 leaves the photograph, 1 paints it over.
     """
     if photograph.shape[:2] != where.shape:
-        raise ValueError(
-            f"the photograph is {photograph.shape[:2]} pixels and its mask {where.shape}: they must be the same"
-        )
+        raise ValueError(f"the photograph is {photograph.shape[:2]} pixels and its mask {where.shape}: they must be the same")
     result = photograph.copy()
     result[where] = (photograph[where] * (1 - strength) + 255 * strength * rgb(colour)).round()
     return result
@@ -165,9 +163,7 @@ def outline(axes: Axes, mask: np.ndarray, colour: str = INK, width: float = 0.9)
         axes.contour(mask.astype(np.uint8), [0.5], colors=[colour], linewidths=width)
 
 
-def _grid(
-    count: int, columns: int, shapes: Sequence[tuple[int, ...]], titles: bool = True
-) -> tuple[Figure, list[Axes]]:
+def _grid(count: int, columns: int, shapes: Sequence[tuple[int, ...]], titles: bool = True) -> tuple[Figure, list[Axes]]:
     """`count` equal panels in rows, with a legend below; the figure is narrower where there are only one or two."""
     if count < 1:
         raise ValueError("there is no picture to show: at least 1 is needed")

@@ -18,9 +18,7 @@ from petseg_lib.figures.photographs import outline, target_overlay, tinted
 from petseg_lib.figures.style import LEFT_OUT, VERDICTS, breed_label, run_label
 
 
-def image_dice(
-    truth: np.ndarray, probability: np.ndarray, threshold: float = 0.5, scored: np.ndarray | None = None
-) -> float:
+def image_dice(truth: np.ndarray, probability: np.ndarray, threshold: float = 0.5, scored: np.ndarray | None = None) -> float:
     """Dice of one image: pet where the probability is above the threshold, over the pixels that count.
 
     Args:
@@ -109,9 +107,7 @@ def two_model_panel(predictions: Sequence[Prediction], titles: Sequence[str], th
 
 def show_truth(axes: Axes, example: Prediction, aspect: float) -> None:
     """The truth over the photograph, with the pixels that do not count in striped grey."""
-    left_out = (
-        np.zeros(example.truth.shape, bool) if example.scored is None else ~np.asarray(example.scored, dtype=bool)
-    )
+    left_out = np.zeros(example.truth.shape, bool) if example.scored is None else ~np.asarray(example.scored, dtype=bool)
     show(axes, target_overlay(example.photograph, np.asarray(example.truth) > 0, left_out), "truth", aspect)
     outline(axes, np.asarray(example.truth) > 0)
 

@@ -27,12 +27,9 @@ def training_curves(history: pd.DataFrame | Mapping[str, pd.DataFrame]) -> Figur
     if several:
         for number, (name, look) in enumerate(run_looks(history).items()):
             # Each learning rate is thinner than the one before: runs of one schedule lie on top of each other.
-            _curves(
-                axes, history[name], look.colour, look.colour, look.marker, look.colour, max(4.2 - 1.4 * number, 1.2)
-            )
+            _curves(axes, history[name], look.colour, look.colour, look.marker, look.colour, max(4.2 - 1.4 * number, 1.2))
         handles = [
-            Line2D([], [], color=look.colour, marker=look.marker, label=look.label)
-            for look in run_looks(history).values()
+            Line2D([], [], color=look.colour, marker=look.marker, label=look.label) for look in run_looks(history).values()
         ]
     else:
         _curves(axes, history, ORANGE, BLUE, "o", INK)
@@ -42,17 +39,9 @@ def training_curves(history: pd.DataFrame | Mapping[str, pd.DataFrame]) -> Figur
         Line2D([], [], color=train, linestyle=_TRAIN, label="train"),
         Line2D([], [], color=valid, label="validation"),
     ]
-    best = (
-        "best epoch"
-        if several
-        else f"best epoch: {_best(history)['epoch']:.0f}, Dice {_best(history)['valid_dice']:.3f}"
-    )
-    handles.append(
-        Line2D([], [], color=rate, marker="*", markersize=12, linestyle="none", markeredgecolor="white", label=best)
-    )
-    figure.legend(
-        handles=handles, loc="outside upper center", ncols=len(handles) if len(handles) <= 5 else -(-len(handles) // 2)
-    )
+    best = "best epoch" if several else f"best epoch: {_best(history)['epoch']:.0f}, Dice {_best(history)['valid_dice']:.3f}"
+    handles.append(Line2D([], [], color=rate, marker="*", markersize=12, linestyle="none", markeredgecolor="white", label=best))
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles) if len(handles) <= 5 else -(-len(handles) // 2))
     for panel, label in zip(axes, ("loss", "Dice (pooled over a batch)", "learning rate"), strict=True):
         panel.set(xlabel="epoch", ylabel=label)
         panel.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
@@ -67,9 +56,7 @@ def _best(history: pd.DataFrame) -> pd.Series:
     return history.loc[history["valid_dice"].idxmax()]
 
 
-def _curves(
-    axes: list[Axes], history: pd.DataFrame, train: str, valid: str, marker: str, rate: str, width: float = 1.8
-) -> None:
+def _curves(axes: list[Axes], history: pd.DataFrame, train: str, valid: str, marker: str, rate: str, width: float = 1.8) -> None:
     """One run's curves. A run of one epoch is a point, so points are marked where they are few."""
     few = {"marker": marker, "markersize": 5} if len(history) <= 15 else {}
     one = few if len(history) == 1 else {}

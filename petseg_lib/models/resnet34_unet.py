@@ -141,9 +141,7 @@ def _fetch_imagenet() -> dict[str, Tensor]:
 def _read_state_dict(source: str) -> dict[str, Tensor]:
     path = Path(source) if Path(source).is_file() else workspace() / source
     if path.suffix not in (".safetensors", ".pth", ".pt"):
-        raise ParameterError(
-            f"encoder_weights is {source!r}, but it must be 'imagenet' or a .safetensors, .pth or .pt file"
-        )
+        raise ParameterError(f"encoder_weights is {source!r}, but it must be 'imagenet' or a .safetensors, .pth or .pt file")
     if not path.is_file():
         raise ParameterError(f"encoder_weights is {source!r}, but there is no such file")
     try:
@@ -154,7 +152,5 @@ def _read_state_dict(source: str) -> dict[str, Tensor]:
             "it must hold tensors alone and be whole"
         ) from error
     if not isinstance(given, dict):
-        raise ParameterError(
-            f"encoder_weights {source!r} holds a {type(given).__name__}, but it must hold a state dict"
-        )
+        raise ParameterError(f"encoder_weights {source!r} holds a {type(given).__name__}, but it must hold a state dict")
     return given
