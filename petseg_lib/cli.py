@@ -68,11 +68,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from petseg_lib.execute import RunError, run_notebook
+    from petseg_lib.execute import NotebookError, run_notebook
 
     try:
         run_notebook(options.notebook, options.out, options.profile, dict(options.parameter))
-    except RunError as error:
+    except NotebookError as error:
         print(f"petseg: {error}", file=sys.stderr)
         return 1
     return 0

@@ -21,7 +21,7 @@ from petseg_lib.profiles import Profile, checked, find_file, load_profile
 SECONDS_TO_STOP = 15  # papermill asks its kernel to end, which may be busy
 
 
-class RunError(RuntimeError):
+class NotebookError(RuntimeError):
     """A notebook that did not finish; the message is one sentence for people."""
 
 
@@ -70,7 +70,7 @@ def run_notebook(
 
     Raises:
         ParameterError: a name or value is wrong; nothing was touched.
-        RunError: the notebook did not finish; the message says why and where it lies.
+        NotebookError: the notebook did not finish; the message says why and where it lies.
     """
     path = find_notebook(notebook)
     loaded = load_profile(profile) if profile else None
@@ -103,7 +103,7 @@ def execute(notebook: Path, folder: Path, parameters: dict[str, Any]) -> Path:
         reason = _last_error(executed, complaints) if status else "it ended without writing metrics.json"
         message = f"run {folder.name} failed: {reason} (see {shown(executed)})"
         (folder / "error.txt").write_text(message + "\n", encoding="utf-8")
-        raise RunError(message)
+        raise NotebookError(message)
     say(folder.name, f"{notebook.stem} is done after {duration(time.monotonic() - start)}")
     return folder
 

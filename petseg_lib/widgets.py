@@ -1,7 +1,7 @@
 """ipywidgets over figures: a dataset browser and a prediction viewer.
 
-Both draw through a function of `figures` into a picture widget, which holds PNG bytes: nothing is left behind in a saved
-notebook but the widget's own view, and a test can read what a control changed.
+Both draw through a function of `figures` into a picture widget, which holds PNG bytes: a saved notebook keeps nothing but
+the widget's own view, and a test can read what a control changed.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ from petseg_lib.data.augment import build_augmentation
 from petseg_lib.data.cache import resize_photograph
 from petseg_lib.data.masks import BORDER_POLICIES, resize_trimap
 from petseg_lib.data.pets import SPLITS, PetDataset, read_photograph, read_trimap
-from petseg_lib.figures import Prediction, browse_panel, image_dice, prediction_panel
+from petseg_lib.figures import Prediction, browse_panel, image_dice, move_threshold, prediction_panel
 from petseg_lib.figures.canvas import CSS_DPI, encoded
 from petseg_lib.figures.style import WIDTH, breed_label, run_label
 
@@ -72,8 +72,8 @@ class DatasetBrowser(VBox):
         for button in (self.next, self.random, self.augment):
             button.disabled = not pets
         if not pets:
-            self.picture.value = b""
-            self.picture.layout.display = "none"
+            self._pet, self.picture.value = None, b""
+            self.picture.layout.display = "none"  # else the browser shows its sign for a broken picture
             self.caption.value = f"the {self.split.value} split has no {breed_label(self.breed.value)}"
             return
         self._place = place % len(pets)
@@ -93,7 +93,7 @@ class DatasetBrowser(VBox):
         self._draw()
 
     def _draw(self) -> None:
-        if not self.picture.value and self.picture.layout.display == "none" and self.next.disabled:
+        if self._pet is None:
             return
         figure = browse_panel(self._photograph, self._trimap, self.border_policy.value, self._augmented, self._pet.name)
         _show(self.picture, figure)
@@ -137,7 +137,7 @@ class PredictionViewer(VBox):
         self.choice.observe(lambda change: self._load(), "value")
         self.previous.on_click(lambda button: self._step(-1))
         self.next.on_click(lambda button: self._step(1))
-        self.threshold.observe(lambda change: self._draw(), "value")
+        self.threshold.observe(lambda change: self._move(), "value")
         self._load()
 
     def __repr__(self) -> str:
@@ -147,18 +147,22 @@ class PredictionViewer(VBox):
         self.choice.value = (self.choice.value + by) % len(self._titles)
 
     def _load(self) -> None:
-        self._shown = self._item(self.choice.value)
-        self._draw()
+        number = self.choice.value
+        self._shown = self._item(number)
+        self._figure = prediction_panel(*self._shown[:3], self.threshold.value, self._shown.scored, self._titles[number])
+        self._answer()
 
-    def _draw(self) -> None:
+    def _move(self) -> None:
+        move_threshold(self._figure, self._shown, self.threshold.value)
+        self._answer()
+
+    def _answer(self) -> None:
         shown, threshold = self._shown, self.threshold.value
         scores = {
             name: image_dice(shown.truth, probability, threshold, shown.scored) for name, probability in shown.by_model().items()
         }
         self.dice.value = "    ".join(f"{run_label(name)} Dice {score:.4f}".strip() for name, score in scores.items())
-        title = self._titles[self.choice.value]
-        figure = prediction_panel(shown.photograph, shown.truth, shown.probability, threshold, shown.scored, title)
-        _show(self.picture, figure)
+        _show(self.picture, self._figure)
 
 
 def dataset_browser(dataset: PetDataset, parameters: ImageParameters) -> DatasetBrowser:

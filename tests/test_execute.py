@@ -16,7 +16,7 @@ from stand_ins import write_notebook
 
 from petseg_lib.cli import main
 from petseg_lib.config import NOTEBOOKS, ParameterError
-from petseg_lib.execute import RunError, duration, execute, resolve, run_notebook
+from petseg_lib.execute import NotebookError, duration, execute, resolve, run_notebook
 from petseg_lib.profiles import load_profile
 from petseg_lib.report import cleaned, refresh_notebooks, unclean_notebooks, write_report
 
@@ -258,7 +258,7 @@ def test_refreshed_notebooks_are_clean(workspace, monkeypatch):
 
 def test_from_python_a_failure_is_an_exception(workspace, monkeypatch):
     monkeypatch.setattr("petseg_lib.execute._papermill", stopped)
-    with pytest.raises(RunError, match=r"run x failed: no space left on device \(see runs/x/notebook.ipynb\)"):
+    with pytest.raises(NotebookError, match=r"run x failed: no space left on device \(see runs/x/notebook.ipynb\)"):
         execute(write_notebook(workspace, NAME), workspace / "runs" / "x", {})
 
 

@@ -91,7 +91,7 @@ def normalise(images: np.ndarray, mean: Sequence[float], std: Sequence[float]) -
 class _BatchSampler(Sampler[list[int]]):
     """Rows of the cache, a batch at a time.
 
-    The epoch is an attribute, because Lightning Fabric calls a method `set_epoch`, where there is one, with its own count.
+    The epoch is an attribute: a method `set_epoch`, where there is one, Lightning Fabric calls with a count of its own.
     """
 
     def __init__(self, count: int, batch_size: int, seed: int, train: bool) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from tqdm.std import tqdm
 
-from petseg_lib.data.pets import DatasetError, Pet, PetDataset, read_trimap
+from petseg_lib.data.pets import DatasetError, Pet, PetDataset, open_rgb, read_trimap
 
 Triple = tuple[float, float, float]
 
@@ -61,8 +61,8 @@ def channel_statistics(paths: Sequence[Path], workers: int | None = None, progre
         raise DatasetError("mean and standard deviation need one photograph or more, but there are none")
     pixels, totals, squares, means = 0, [0, 0, 0], [0, 0, 0], [0, 0, 0]
     with ThreadPoolExecutor(workers) as pool:
-        sums = pool.map(_sums, paths)
-        for count, total, square in tqdm(sums, total=len(paths), desc="mean and std", unit="image", disable=not progress):
+        bar = tqdm(pool.map(_sums, paths), "mean and std", len(paths), unit="image", disable=not progress)
+        for count, total, square in bar:
             pixels += count
             for channel in range(3):
                 totals[channel] += total[channel]
@@ -85,7 +85,7 @@ def load_statistics(path: Path) -> ChannelStatistics:
         DatasetError: the file is missing or holds something else.
     """
     if not path.is_file():
-        raise DatasetError(f"the statistics {path} do not exist: run notebook 02 first, or choose another normalisation")
+        raise DatasetError(f"the statistics {path} do not exist: run notebook 02, or choose another normalisation")
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -93,7 +93,8 @@ def load_statistics(path: Path) -> ChannelStatistics:
     names = [field.name for field in fields(ChannelStatistics)]
     if not isinstance(values, dict) or sorted(values) != sorted(names):
         raise DatasetError(f"the statistics {path} must hold exactly {', '.join(names)}")
-    return ChannelStatistics(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+    lists_as_tuples = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    return ChannelStatistics(**lists_as_tuples)
 
 
 def _sums(path: Path) -> tuple[int, list[int], list[int]]:

@@ -148,7 +148,7 @@ def _finish(painter: Painter, rng: np.random.Generator) -> np.ndarray:
 def _trimap(pet: np.ndarray) -> np.ndarray:
     """Pet, background and a band around the contour, which lies mostly inside, as people draw it."""
     inside = (pet > 0.5).astype(np.uint8)
-    width = 0.0145 * sum(pet.shape) / 2
+    width = 0.017 * sum(pet.shape) / 2
     near_in = cv2.distanceTransform(inside, cv2.DIST_L2, 5) <= width * 1.1
     near_out = cv2.distanceTransform(1 - inside, cv2.DIST_L2, 5) <= width * 0.7
     trimap = np.where(inside, PET, BACKGROUND).astype(np.uint8)

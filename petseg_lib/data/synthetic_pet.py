@@ -29,7 +29,7 @@ class Body:
         """Paint one furry part; `dim` darkens what lies on the far side."""
         self.painter.part(
             self.frame, shapes, coat_paint(self.coat, tag, self.markings, dim), blend=blend, flow=flow, pet=True,
-            fur=self.coat.fur * self.frame.scale / 45 + 0.8, length=1.6, round_=0.5, occlude=0.3,
+            fur=(self.coat.fur * self.frame.scale / 45 + 0.8) * (0.6 if tag == "tail" else 1.0), length=1.6, round_=0.5, occlude=0.3,
         )  # fmt: skip
 
     def bib(self, *shapes: Shape, flow: float = math.pi / 2) -> None:

@@ -188,7 +188,7 @@ def paint_garden(scene: Scene) -> None:
     top, low = SKIES[rng.integers(len(SKIES))]
     share = np.clip(scene.y / max(horizon, 0.1), 0, 1)
     scene.painter.image[:] = rgb(top) * (1 - share) + rgb(low) * share
-    scene.blend((1, 1, 0.98), np.clip(scene.painter.noise(3, 3) * 1.3 - 0.1, 0, 0.7) * (1 - 0.6 * share))
+    scene.blend((1, 1, 0.98), np.clip(scene.painter.noise(5, 3) * 1.3 - 0.2, 0, 0.7) * (1 - 0.6 * share))
     sandy = rng.random() < 0.3
     for k in range(3):
         hill = scene.painter.noise(2.5, 1) * 0.06
@@ -229,7 +229,11 @@ def _fence(scene: Scene, horizon: float) -> None:
 def _grass(scene: Scene, horizon: float, earth: np.ndarray, sandy: bool) -> None:
     rng = scene.rng
     scene.painter.image *= 1 + scene.below(horizon, 0.02) * (0.08 * scene.painter.noise(9) + 0.05 * scene.painter.noise(60, 1))
-    for y in np.sort(rng.uniform(horizon, 1.05, 12 if sandy else 90)):
+    for y in () if sandy else np.linspace(horizon + 0.02, 1.02, 7).tolist():
+        middle = (scene.wide * rng.uniform(0.3, 0.7), y + rng.normal(0, 0.015), 0.03)
+        sward = Limb(((-0.1, y, 0.03), middle, (scene.wide + 0.1, y + rng.normal(0, 0.01), 0.03)))
+        scene.flat(earth * rng.uniform(0.9, 1.1), sward, fur=4.5 + 5 * (y - horizon), flow=math.pi / 2, opacity=0.6, soft=3)
+    for y in np.sort(rng.uniform(horizon, 1.05, 14)).tolist():
         x, tall = rng.uniform(0, scene.wide), rng.uniform(0.02, 0.05) * (0.6 + 1.2 * (y - horizon))
         colour = (scene.pick(GREENS) if sandy else earth) * rng.uniform(0.72, 1.3)
         blades = [
@@ -276,7 +280,7 @@ def _scaled(shape: Blob | Box | Limb, centre: tuple[float, float], scale: float)
 def paint_distractors(scene: Scene, indoors: bool, behind: bool) -> None:
     """Things in fur or in the pet's colours, left and right of it: cushions, balls, blankets, logs, rocks."""
     rng = scene.rng
-    for _ in range(rng.integers(2, 5) if behind else rng.integers(0, 2)):
+    for _ in range(rng.integers(3, 6) if behind else rng.integers(0, 2)):
         x = scene.wide * (rng.uniform(0, 1) if behind else float(rng.choice((0.06, 0.94))))
         y = scene.ground + (rng.uniform(-0.1, 0.0) if behind else rng.uniform(0.03, 0.1))
         r = rng.uniform(0.07, 0.16)

@@ -10,7 +10,14 @@ from petseg_lib.figures.dataset import (
 )
 from petseg_lib.figures.export import save_figure
 from petseg_lib.figures.photographs import augmentation_grid, batch_grid, border_policies, browse_panel, sample_grid
-from petseg_lib.figures.predictions import Prediction, image_dice, prediction_grid, prediction_panel, two_model_panel
+from petseg_lib.figures.predictions import (
+    Prediction,
+    image_dice,
+    move_threshold,
+    prediction_grid,
+    prediction_panel,
+    two_model_panel,
+)
 from petseg_lib.figures.training import training_curves
 
 __all__ = [
@@ -28,6 +35,7 @@ __all__ = [
     "foreground_share",
     "image_dice",
     "mean_std_comparison",
+    "move_threshold",
     "prediction_grid",
     "prediction_panel",
     "sample_grid",

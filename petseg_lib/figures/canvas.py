@@ -91,7 +91,7 @@ def panels(columns: int, rows: int = 1, aspect: float = 1.0, width: float = WIDT
     Returns:
         the figure and its axes, (rows, columns).
     """
-    margin, gap, title, foot = 0.06, 0.1, 0.25 if titles else 0.0, 0.36 if legend else 0.06
+    margin, gap, title, foot = 0.06, 0.1, 0.25 if titles else 0.06, 0.36 if legend else 0.06
     side = (width - 2 * margin - gap * (columns - 1)) / columns
     height = rows * (side * aspect + title) + gap * (rows - 1) + foot
     figure = Picture(figsize=(width, height))

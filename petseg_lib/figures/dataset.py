@@ -77,7 +77,8 @@ def size_scatter(table: pd.DataFrame) -> Figure:
         rows = sizes[sizes["species"] == name]
         area = 16 + 400 * rows["images"] / sizes["images"].max()
         panel.axline((low, low), slope=1, color=GREY, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
-        panel.scatter(rows["width"], rows["height"], area, SPECIES[name].colour, SPECIES[name].marker, alpha=0.6, linewidths=0)
+        look = SPECIES[name]
+        panel.scatter(rows["width"], rows["height"], area, look.colour, marker=look.marker, alpha=0.6, linewidths=0)
         panel.set(xlabel="width (px)", xlim=(low - room, high + room), ylim=(low - room, high + room), aspect="equal")
         panel.set_title(f"{name}: {rows['images'].sum()} images, {len(rows)} sizes", loc="left")
         panel.locator_params(nbins=6)

@@ -1,0 +1,397 @@
+"""Figures draw the data they get, also where there is little of it, and are saved byte for byte alike."""
+
+import io
+from itertools import combinations, pairwise
+from types import SimpleNamespace
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from IPython.core.formatters import DisplayFormatter
+from matplotlib.figure import Figure
+from PIL import Image
+
+from petseg_lib import figures
+from petseg_lib.data.masks import BORDER_POLICIES, target_and_scored
+from petseg_lib.figures import Prediction
+from petseg_lib.figures.canvas import encoded
+from petseg_lib.figures.style import PET, VERDICTS, breed_label, lightness, rgb, run_label, run_looks
+
+
+def make_pair(height=30, width=40, seed=0):
+    photograph = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    trimap = np.full((height, width), 2, np.uint8)
+    trimap[8:22, 10:30] = 3
+    trimap[10:20, 12:28] = 1
+    return photograph, trimap
+
+
+def make_prediction(seed=0, names=None, policy="pet"):
+    photograph, trimap = make_pair(seed=seed)
+    truth, scored = target_and_scored(trimap, policy)
+    drawn = np.random.default_rng(seed + 1).random((len(names or [1]), *truth.shape), dtype=np.float32)
+    probability = dict(zip(names, drawn, strict=True)) if names else drawn[0]
+    return Prediction(photograph, truth, probability, scored)
+
+
+def make_history(epochs, best=None):
+    number = np.arange(1, epochs + 1)
+    dice = number / (2 * epochs)
+    dice[(best or epochs) - 1] = 0.9
+    return pd.DataFrame(
+        {
+            "epoch": number,
+            "learning_rate": 0.01 / number,
+            "train_loss": 1 / number,
+            "valid_loss": 1.1 / number,
+            "train_dice": dice + 0.01,
+            "valid_dice": dice,
+        }
+    )
+
+
+def make_table(breeds=("Egyptian_Mau", "pug")):
+    species = {"Egyptian_Mau": "cat", "pug": "dog"}
+    rows = [
+        (f"{breed}_{i}", breed, species.get(breed, "dog"), split, 300 + i, 200 + i)
+        for breed in breeds
+        for i, split in enumerate(["train", "train", "valid", "test"])
+    ]
+    return pd.DataFrame(rows, columns=["name", "breed", "species", "split", "width", "height"])
+
+
+def texts(figure):
+    """Every text of a figure that is seen."""
+    return {text.get_text() for text in figure.findobj(mpl.text.Text) if text.get_text()}
+
+
+def dice_of(predicted, truth):
+    return 2 * (predicted & truth).sum() / (predicted.sum() + truth.sum())
+
+
+# Photographs
+
+
+def test_sample_grid_has_a_panel_a_photograph_and_titles_with_spaces():
+    photographs, trimaps = zip(*(make_pair(30 + 10 * i, 40, i) for i in range(5)), strict=True)
+    figure = figures.sample_grid(photographs, trimaps, [f"Egyptian_Mau_{i}" for i in range(5)], columns=3)
+    assert [axes.get_title() for axes in figure.axes] == [f"Egyptian Mau {i}" for i in range(5)]
+    assert [axes.images[0].get_array().shape[:2] for axes in figure.axes] == [image.shape[:2] for image in photographs]
+    sizes = np.array([axes.get_position().size for axes in figure.axes])
+    assert np.allclose(sizes, sizes[0])
+    assert {"pet", "border"} <= texts(figure)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_grids_draw_with_few_pictures(count):
+    pairs = [make_pair(seed=i) for i in range(count)]
+    assert len(figures.sample_grid(*zip(*pairs, strict=True)).axes) == count
+    assert len(figures.augmentation_grid(pairs[0], pairs).axes) == count + 1
+
+
+def test_grids_refuse_nothing_at_all():
+    with pytest.raises(ValueError, match="at least 1"):
+        figures.sample_grid([], [])
+    with pytest.raises(ValueError, match="at least 1"):
+        figures.prediction_grid([], [])
+
+
+def test_a_mask_of_another_size_is_refused():
+    with pytest.raises(ValueError, match="must be the same"):
+        figures.sample_grid([make_pair()[0]], [make_pair(20, 20)[1]])
+
+
+def test_border_policies_tint_the_target_of_each_policy_and_nothing_else():
+    photograph, trimap = make_pair()
+    figure = figures.border_policies(photograph, trimap)
+    assert len(figure.axes) == 4
+    for axes, policy in zip(figure.axes, BORDER_POLICIES, strict=True):
+        target, scored = target_and_scored(trimap, policy)
+        assert axes.get_title().startswith(f"{policy}:")
+        shown = axes.images[0].get_array()
+        changed = (shown != photograph).any(axis=2)
+        assert not changed[(target == 0) & scored].any()
+        assert changed[(target == 1) | ~scored].mean() > 0.99
+        tinted = (0.55 * photograph + 0.45 * 255 * rgb(PET)).round()
+        assert np.abs(shown.astype(float) - tinted)[target == 1].max() <= 1
+
+
+def test_a_full_and_an_empty_trimap_have_no_outline_and_no_warning():
+    photograph, _ = make_pair()
+    for value in (1, 2):
+        figure = figures.border_policies(photograph, np.full((30, 40), value, np.uint8))
+        assert not [part for axes in figure.axes for part in axes.collections]
+
+
+def test_batch_grid_brings_colours_back():
+    mean, std = (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)
+    photographs = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
+    images = ((photographs / 255 - mean) / std).transpose(0, 3, 1, 2).astype(np.float32)
+    figure = figures.batch_grid(images, np.zeros((3, 1, 16, 16)), mean, std)
+    for axes, photograph in zip(figure.axes, photographs, strict=True):
+        assert np.array_equal(axes.images[0].get_array(), photograph)
+    assert "left out" not in texts(figure)
+    left_out = figures.batch_grid(images, np.zeros((3, 1, 16, 16)), mean, std, np.zeros((3, 1, 16, 16), bool))
+    assert "left out" in texts(left_out)
+
+
+# Predictions
+
+
+def test_dice_in_the_title_is_of_the_threshold():
+    example = make_prediction()
+    for threshold in (0.2, 0.5, 0.8):
+        figure = figures.prediction_panel(*example[:3], threshold=threshold)
+        expected = dice_of(example.probability > threshold, example.truth > 0)
+        assert figure.axes[-1].get_title() == f"Dice {expected:.3f}"
+
+
+def test_pixels_that_do_not_count_stay_out_of_dice():
+    example = make_prediction(policy="ignore")
+    kept, truth = example.scored, example.truth > 0
+    figure = figures.prediction_panel(*example[:3], scored=kept)
+    expected = dice_of((example.probability > 0.5) & kept, truth & kept)
+    assert expected != pytest.approx(dice_of(example.probability > 0.5, truth), abs=1e-3)
+    assert figure.axes[-1].get_title() == f"Dice {expected:.3f}"
+    assert "left out" in texts(figure)
+
+
+def test_an_empty_truth_and_an_empty_prediction_score_1():
+    photograph, _ = make_pair()
+    assert figures.image_dice(np.zeros((30, 40)), np.zeros((30, 40))) == 1
+    figure = figures.prediction_panel(photograph, np.zeros((30, 40)), np.zeros((30, 40)))
+    assert figure.axes[-1].get_title() == "Dice 1.000"
+
+
+def test_moving_the_threshold_gives_the_picture_of_a_new_figure():
+    example = make_prediction(names=("unet", "resnet34_unet"), policy="ignore")
+    moved = figures.prediction_panel(*example[:3], 0.5, example.scored)
+    figures.move_threshold(moved, example, 0.8)
+    fresh = figures.prediction_panel(*example[:3], 0.8, example.scored)
+    assert encoded(moved, "png", 60) == encoded(fresh, "png", 60)
+
+
+def test_prediction_panel_gives_each_model_a_row():
+    example = make_prediction(names=("unet", "resnet34_unet"))
+    figure = figures.prediction_panel(*example[:3], title="Egyptian_Mau_12")
+    assert {axes.get_title().split(":")[0] for axes in figure.axes} == {"Egyptian Mau 12", "truth", "UNet", "ResNet34+UNet"}
+    assert len(figure.axes) == 6
+
+
+def test_prediction_grid_and_two_models_show_every_photograph():
+    titles = ["best: Egyptian_Mau_1", "worst: pug_2"]
+    figure = figures.prediction_grid([make_prediction(0), make_prediction(1)], titles)
+    assert len(figure.axes) == 8
+    assert {"best: Egyptian Mau 1", "worst: pug 2"} <= texts(figure)
+    pairs = [make_prediction(seed, ("unet", "resnet34_unet")) for seed in (0, 1)]
+    figure = figures.two_model_panel(pairs, titles)
+    assert len(figure.axes) == 8
+    for row, example in enumerate(pairs):
+        for column, name in enumerate(("unet", "resnet34_unet")):
+            expected = dice_of(example.probability[name] > 0.5, example.truth > 0)
+            assert figure.axes[4 * row + 2 + column].get_title() == f"{run_label(name)}: Dice {expected:.3f}"
+
+
+def test_hits_misses_and_false_alarms_differ_in_grey():
+    for first, second in combinations(VERDICTS.values(), 2):
+        brighter, darker = sorted((lightness(first), lightness(second)), reverse=True)
+        assert (brighter + 0.05) / (darker + 0.05) > 1.6, (first, second)
+
+
+# Charts
+
+
+def test_breed_counts_bars_are_the_counts():
+    figure = figures.breed_counts(make_table())
+    (axes,) = figure.axes
+    widths = {container.get_label(): [bar.get_width() for bar in container] for container in axes.containers}
+    assert widths == {"train": [2, 2], "valid": [1, 1], "test": [1, 1]}
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["Egyptian Mau (cat)", "pug (dog)"]
+
+
+def test_37_breeds_do_not_overlap():
+    figure = figures.breed_counts(make_table([f"a_breed_{i}" for i in range(37)]))
+    figure.draw_without_rendering()
+    boxes = [label.get_window_extent() for label in figure.axes[0].get_yticklabels()]
+    assert len(boxes) == 37
+    assert all(upper.y0 >= lower.y1 for upper, lower in pairwise(boxes))
+    assert min(box.x0 for box in boxes) >= 0
+
+
+def test_size_scatter_puts_every_size_at_its_place():
+    figure = figures.size_scatter(make_table())
+    assert len(figure.axes) == 2
+    for axes in figure.axes:
+        assert sorted(map(tuple, axes.collections[0].get_offsets())) == [(300 + i, 200 + i) for i in range(4)]
+
+
+def test_foreground_share_counts_every_image_and_names_the_mean():
+    shares = {"cat": [0.1, 0.2, 0.6], "dog": [0.5]}
+    figure = figures.foreground_share(shares)
+    assert [sum(bar.get_height() for bar in axes.patches) for axes in figure.axes] == [3, 1]
+    assert figure.axes[0].get_title(loc="left") == "cat: mean 0.300 over 3 images"
+    assert figure.axes[1].get_title(loc="left") == "dog: mean 0.500 over 1 image"
+
+
+def test_mean_std_comparison_draws_the_values():
+    rows = {"this dataset": ((0.4, 0.5, 0.6), (0.1, 0.2, 0.3)), "the report": ((0.5, 0.5, 0.5), (0.2, 0.2, 0.2))}
+    figure = figures.mean_std_comparison(rows)
+    for column, axes in enumerate(figure.axes):
+        drawn = {line.get_label(): tuple(line.get_xdata()) for line in axes.lines if line.get_label() in rows}
+        assert drawn == {name: pair[column] for name, pair in rows.items()}
+
+
+def test_channel_histogram_sums_to_all_pixels():
+    figure = figures.channel_histogram([make_pair()[0], make_pair(20, 10)[0]])
+    assert len(figure.axes[0].lines) == 3
+    assert all(sum(line.get_ydata()) == pytest.approx(100) for line in figure.axes[0].lines)
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 40])
+def test_training_curves_draw_the_history(epochs):
+    history = make_history(epochs, best=max(1, epochs - 1))
+    figure = figures.training_curves(history)
+    loss, dice, rate = figure.axes
+    assert np.array_equal(loss.lines[0].get_ydata(), history["train_loss"])
+    assert np.array_equal(loss.lines[1].get_ydata(), history["valid_loss"])
+    assert np.array_equal(dice.lines[1].get_ydata(), history["valid_dice"])
+    assert np.array_equal(rate.lines[0].get_ydata(), history["learning_rate"])
+    assert dice.lines[2].get_xydata().tolist() == [[max(1, epochs - 1), 0.9]]
+    assert f"best epoch: {max(1, epochs - 1)}, Dice 0.900" in texts(figure)
+
+
+def test_training_curves_of_several_runs_keep_each_models_colour():
+    figure = figures.training_curves({"resnet34_unet": make_history(3), "unet": make_history(5)})
+    assert {"UNet", "ResNet34+UNet", "train", "validation", "best epoch"} <= texts(figure)
+    colours = [line.get_color() for line in figure.axes[2].lines]
+    assert colours == [run_looks(["unet", "resnet34_unet"])[name].colour for name in ("resnet34_unet", "unet")]
+
+
+def test_dice_distribution_has_a_dot_an_image_and_the_mean():
+    dices = {"unet": np.linspace(0.5, 0.9, 20), "mean_mask": [0.4]}
+    figure = figures.dice_distribution(dices)
+    (axes,) = figure.axes
+    assert [len(dots.get_offsets()) for dots in axes.collections] == [20, 1]
+    assert np.allclose(axes.collections[0].get_offsets()[:, 0], dices["unet"])
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["UNet\nmean 0.700", "mean mask\nmean 0.400"]
+
+
+def test_dice_by_breed_draws_means_and_intervals():
+    table = pd.DataFrame(
+        [("unet", "cat", "Egyptian_Mau", 5, 0.8, 0.7, 0.85), ("resnet34_unet", "cat", "Egyptian_Mau", 5, 0.9, 0.88, 0.95)],
+        columns=["run", "species", "breed", "images", "mean", "low", "high"],
+    )
+    (axes,) = figures.dice_by_breed(table).axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["Egyptian Mau (cat, 5)"]
+    for container, (_, row) in zip(axes.containers, table.iterrows(), strict=True):
+        points, _, (interval,) = container
+        assert points.get_xdata() == [row["mean"]]
+        assert interval.get_segments()[0][:, 0].tolist() == pytest.approx([row["low"], row["high"]])
+
+
+@pytest.mark.parametrize("differences", [[0.0], [0.1, -0.05, 0.02, 0.0]])
+def test_difference_histogram_counts_every_image(differences):
+    interval = SimpleNamespace(mean=float(np.mean(differences)), low=-0.01, high=0.06)
+    (axes,) = figures.difference_histogram(differences, interval, "unet", "resnet34_unet").axes
+    assert sum(bar.get_height() for bar in axes.containers[0]) == len(differences)
+    better = sum(value > 0 for value in differences)
+    assert axes.get_title(loc="right") == f"ResNet34+UNet better: {better} images"
+
+
+@pytest.mark.parametrize("runs", [["unet"], ["unet", "resnet34_unet", "everything_is_pet"]])
+def test_cost_against_dice_draws_every_run(runs):
+    table = pd.DataFrame({"run": runs, "dice": 0.9, "low": 0.88, "high": 0.91, "parameters": 2e6})
+    table["gflop"] = np.arange(len(runs))[::-1]  # a floor costs nothing, which a logarithmic axis cannot show
+    table["images_per_second"] = 100.0 * (1 + np.arange(len(runs)))
+    figure = figures.cost_against_dice(table)
+    gflop, speed, size = figure.axes
+    assert [container[0].get_xdata()[0] for container in gflop.containers] == table["gflop"].tolist()
+    assert [container[0].get_xdata()[0] for container in speed.containers] == table["images_per_second"].tolist()
+    assert {container[0].get_xdata()[0] for container in size.containers} == {2.0}
+    assert {container[0].get_ydata()[0] for container in size.containers} == {0.9}
+
+
+# Names, notebooks, files
+
+
+def test_names_are_written_for_people():
+    assert breed_label("Egyptian_Mau_12") == "Egyptian Mau 12"
+    assert run_label("unet") == "UNet"
+    assert run_label("report_resnet34_unet") == "report ResNet34+UNet"
+    looks = run_looks(["report_unet", "unet", "resnet34_unet", "mean_mask"])
+    assert looks["unet"] == run_looks(["unet"])["unet"]
+    assert len({(look.colour, look.marker) for look in looks.values()}) == 4
+
+
+@pytest.mark.parametrize(("kind", "draw"), [("png", lambda: figures.breed_counts(make_table())),
+                                            ("jpeg", lambda: figures.border_policies(*make_pair()))])  # fmt: skip
+def test_a_figure_shows_once_and_sharp_in_a_notebook(kind, draw):
+    data, metadata = DisplayFormatter().format(draw())
+    assert set(data) == {f"image/{kind}", "text/plain"}
+    size = Image.open(io.BytesIO(data[f"image/{kind}"])).size
+    assert size[0] >= 1.4 * metadata[f"image/{kind}"]["width"]
+
+
+def test_figures_leave_matplotlib_alone():
+    before = dict(mpl.rcParams)
+    assert isinstance(figures.training_curves(make_history(2)), Figure)
+    assert dict(mpl.rcParams) == before
+    assert plt.get_fignums() == []
+
+
+def test_a_figure_looks_the_same_under_the_callers_settings():
+    plain = encoded(figures.breed_counts(make_table()), "png", 50)
+    with mpl.rc_context({"font.size": 22, "axes.grid": False, "xtick.labelsize": 30}):
+        assert encoded(figures.breed_counts(make_table()), "png", 50) == plain
+
+
+def test_saving_again_gives_the_same_bytes(tmp_path):
+    for folder in ("a", "b"):
+        figures.save_figure(figures.training_curves(make_history(3)), tmp_path / folder, "curves", "C.", ("png", "svg", "pdf"))
+        figures.save_figure(figures.border_policies(*make_pair()), tmp_path / folder, "borders", "B.")
+    first, second = ({path.name: path.read_bytes() for path in (tmp_path / folder).iterdir()} for folder in ("a", "b"))
+    assert set(first) == {"curves.png", "curves.svg", "curves.pdf", "borders.png", "borders.svg", "README.md"}
+    assert first == second
+    assert b"/FontFile2" in first["curves.pdf"] or b"/Type0" in first["curves.pdf"]
+
+
+def test_one_figure_saved_twice_gives_the_same_bytes(tmp_path):
+    figure = figures.breed_counts(make_table())
+    (path,) = figures.save_figure(figure, tmp_path, "breeds", "Counts.", ("png",))
+    before = path.read_bytes()
+    figure._repr_mimebundle_()
+    figures.save_figure(figure, tmp_path, "breeds", "Counts.", ("png",))
+    assert path.read_bytes() == before
+
+
+def test_captions_are_collected_in_order_and_replaced(tmp_path):
+    figure = figures.training_curves(make_history(2))
+    (tmp_path / "results.csv").write_text("kept")
+    figures.save_figure(figure, tmp_path, "zebra", "Old words.", ("png",))
+    figures.save_figure(figure, tmp_path, "apple", "Loss\n  and Dice – each epoch.", ("png", "svg"))
+    figures.save_figure(figure, tmp_path, "zebra", "New words.", ("png",))
+    readme = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert [line[3:] for line in readme.splitlines() if line.startswith("## ")] == ["apple", "zebra"]
+    assert "Loss and Dice – each epoch." in readme
+    assert "New words." in readme
+    assert "Old words." not in readme
+    assert "[PNG](apple.png) · [SVG](apple.svg)" in readme
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "apple.png", "apple.svg", "results.csv", "zebra.png"]
+
+
+def test_a_png_has_the_resolution_of_print(tmp_path):
+    (path,) = figures.save_figure(figures.training_curves(make_history(2)), tmp_path, "curves", "C.", ("png",))
+    with Image.open(path) as image:
+        assert image.info["dpi"][0] >= 149
+        assert image.width == 9 * 150
+
+
+@pytest.mark.parametrize(("name", "formats", "message"), [
+    ("a/b", ("png",), "file name"), ("", ("png",), "file name"), ("a", ("svg",), "png"), ("a", ("png", "gif"), "gif"),
+])  # fmt: skip
+def test_save_figure_refuses_what_it_cannot_write(tmp_path, name, formats, message):
+    with pytest.raises(ValueError, match=message):
+        figures.save_figure(figures.breed_counts(make_table()), tmp_path / "new", name, "Caption.", formats)
+    assert not (tmp_path / "new").exists()
