@@ -17,7 +17,8 @@ from petseg_lib.data.cache import resize_photograph
 from petseg_lib.data.masks import BORDER_POLICIES, resize_trimap
 from petseg_lib.data.pets import SPLITS, PetDataset, read_photograph, read_trimap
 from petseg_lib.figures import Prediction, browse_panel, image_dice, move_threshold, prediction_panel
-from petseg_lib.figures.canvas import CSS_DPI, encoded
+from petseg_lib.figures.canvas import CSS_DPI, Live
+from petseg_lib.figures.predictions import verdict_axes
 from petseg_lib.figures.style import WIDTH, breed_label, run_label
 
 ALL_BREEDS = "all breeds"
@@ -96,7 +97,8 @@ class DatasetBrowser(VBox):
         if self._pet is None:
             return
         figure = browse_panel(self._photograph, self._trimap, self.border_policy.value, self._augmented, self._pet.name)
-        _show(self.picture, figure)
+        self.picture.value = Live(figure, []).png()
+        self.picture.layout.display = None
 
 
 class PredictionViewer(VBox):
@@ -150,6 +152,7 @@ class PredictionViewer(VBox):
         number = self.choice.value
         self._shown = self._item(number)
         self._figure = prediction_panel(*self._shown[:3], self.threshold.value, self._shown.scored, self._titles[number])
+        self._live = Live(self._figure, verdict_axes(self._figure))
         self._answer()
 
     def _move(self) -> None:
@@ -162,7 +165,7 @@ class PredictionViewer(VBox):
             name: image_dice(shown.truth, probability, threshold, shown.scored) for name, probability in shown.by_model().items()
         }
         self.dice.value = "    ".join(f"{run_label(name)} Dice {score:.4f}".strip() for name, score in scores.items())
-        _show(self.picture, self._figure)
+        self.picture.value = self._live.png()
 
 
 def dataset_browser(dataset: PetDataset, parameters: ImageParameters) -> DatasetBrowser:
@@ -183,9 +186,3 @@ def _dropdown(name: str, options: Any, value: Any) -> Dropdown:
 
 def _picture() -> ipywidgets.Image:
     return ipywidgets.Image(format="png", layout={"width": f"{WIDTH * CSS_DPI:.0f}px", "max_width": "100%"})
-
-
-def _show(picture: ipywidgets.Image, figure: Any) -> None:
-    """Draw at the browser's own resolution and with the fastest compression: an answer has to be quick."""
-    picture.value = encoded(figure, "png", CSS_DPI, compress_level=1)
-    picture.layout.display = None

@@ -70,7 +70,8 @@ def open_cache(
     if not place.is_dir():
         parent.mkdir(parents=True, exist_ok=True)
         _check_space(parent, len(pets) * image_size * image_size * 4)
-        with tempfile.TemporaryDirectory(prefix=".building-", dir=parent) as aside:
+        # Where building fails, its error must be seen, and not that Windows cannot yet delete the half-made files.
+        with tempfile.TemporaryDirectory(prefix=".building-", dir=parent, ignore_cleanup_errors=True) as aside:
             finished = Path(aside) / "cache"
             _build(dataset, pets, image_size, finished, progress)
             settle(finished, place)

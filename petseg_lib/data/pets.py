@@ -4,7 +4,6 @@ Layout and list files: Parkhi, Vedaldi, Zisserman, Jawahar, "Cats and Dogs", CVP
 to the dataset; folders are never searched, because archives of it hold hidden and unlisted files as well.
 """
 
-import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterable
@@ -242,10 +241,10 @@ def _demo_folder() -> Path:
     folder = workspace() / "data" / "demo"
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=".demo-", dir=folder.parent))
-        draw_pets(aside / "demo", count=DEMO_COUNT, seed=0)
-        settle(aside / "demo", folder)
-        shutil.rmtree(aside)
+        with tempfile.TemporaryDirectory(prefix=".demo-", dir=folder.parent) as aside:
+            finished = Path(aside) / "demo"
+            draw_pets(finished, count=DEMO_COUNT, seed=0)
+            settle(finished, folder)
     return folder
 
 

@@ -14,9 +14,11 @@ import numpy as np
 from PIL import Image
 
 from petseg_lib.data.synthetic_coat import COATS
-from petseg_lib.data.synthetic_paint import Blob, Frame, Painter, rgb
+from petseg_lib.data.synthetic_paint import Painter, rgb
 from petseg_lib.data.synthetic_pet import POSES, Pose, draw_pet, portrait
-from petseg_lib.data.synthetic_scene import Scene, paint_distractors, paint_garden, paint_room
+from petseg_lib.data.synthetic_scene import paint_garden, paint_room
+from petseg_lib.data.synthetic_shapes import Blob, Frame
+from petseg_lib.data.synthetic_things import Scene, paint_distractors
 
 PET, BACKGROUND, BORDER = 1, 2, 3
 SMALLEST_COUNT = 20
@@ -105,7 +107,7 @@ def draw_picture(index: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     indoors = rng.random() < 0.5
     scene = Scene(painter, min(frame.y / height, 0.97), coat)
     (paint_room if indoors else paint_garden)(scene)
-    paint_distractors(scene, indoors, behind=True)
+    paint_distractors(scene, indoors)
     blur = rng.uniform(0.5, 1.6)
     painter.image = np.stack([cv2.GaussianBlur(plane, (0, 0), blur) for plane in painter.image])
     if pose.draw is not portrait:

@@ -5,7 +5,8 @@ import math
 import numpy as np
 
 from petseg_lib.data.synthetic_coat import Coat, coat_paint
-from petseg_lib.data.synthetic_paint import Blob, Frame, Limb, Painter, Shape, curve, rgb
+from petseg_lib.data.synthetic_paint import Paint, Painter, rgb
+from petseg_lib.data.synthetic_shapes import Blob, Frame, Limb, Shape, curve
 
 DARK = (0.10, 0.08, 0.09)
 INNER_EAR = (0.87, 0.62, 0.58)
@@ -25,7 +26,7 @@ class Head:
         self.painter.part(self.frame, shapes, paint, blend=blend, fur=fur, flow=flow, length=1.5, round_=round_,
                           occlude=occlude, pet=True)  # fmt: skip
 
-    def flat(self, colour, *shapes: Shape, opacity: float = 1.0, soft: float = 1.2, round_: float = 0.0) -> None:
+    def flat(self, colour: Paint, *shapes: Shape, opacity: float = 1.0, soft: float = 1.2, round_: float = 0.0) -> None:
         self.painter.part(self.frame, shapes, colour, opacity=opacity, soft=soft, round_=round_)
 
     def eye(self, side: int, x: float, y: float, r: float, asleep: bool) -> None:

@@ -8,7 +8,8 @@ import numpy as np
 
 from petseg_lib.data.synthetic_coat import Coat, coat_paint
 from petseg_lib.data.synthetic_head import draw_head
-from petseg_lib.data.synthetic_paint import Blob, Frame, Limb, Painter, Shape, curve
+from petseg_lib.data.synthetic_paint import Painter
+from petseg_lib.data.synthetic_shapes import Blob, Frame, Limb, Shape, curve
 
 
 @dataclass

@@ -1,14 +1,15 @@
-"""Where the synthetic pets are: rooms and gardens, and things in the colours and the fur of the pets themselves.
+"""Where the synthetic pets are: rooms and gardens.
 
-Coordinates: the picture's height is 1, x runs from 0 to `wide`, y points down.
+Coordinates of a scene: the picture's height is 1, x runs from 0 to `wide`, y points down.
 """
 
 import math
 
 import numpy as np
 
-from petseg_lib.data.synthetic_coat import COATS, Coat, coat_paint
-from petseg_lib.data.synthetic_paint import Blob, Box, Colour, Frame, Limb, Painter, curve, rgb
+from petseg_lib.data.synthetic_paint import rgb
+from petseg_lib.data.synthetic_shapes import Blob, Box, Limb, curve
+from petseg_lib.data.synthetic_things import Scene, cushion
 
 WALLS = (
     (0.86, 0.79, 0.68),
@@ -36,30 +37,6 @@ SKIES = (
 )
 GREENS = ((0.45, 0.58, 0.30), (0.56, 0.62, 0.34), (0.36, 0.50, 0.32), (0.66, 0.64, 0.38))
 EARTHS = ((0.86, 0.74, 0.54), (0.68, 0.54, 0.38), (0.80, 0.66, 0.50))
-
-
-class Scene:
-    """A background being painted: the painter, its rng, and the frame of the whole picture."""
-
-    def __init__(self, painter: Painter, ground: float, coat: Coat):
-        self.painter, self.rng, self.ground, self.coat = painter, painter.rng, ground, coat
-        self.frame = Frame(0, 0, painter.height)
-        self.wide = painter.width / painter.height
-        self.x, self.y = painter.columns / painter.height, painter.rows / painter.height
-        self.markings = painter.noise(6), painter.noise(16, 1)
-
-    def pick(self, choices) -> np.ndarray:
-        return rgb(choices[self.rng.integers(len(choices))]) * rgb(self.rng.uniform(0.94, 1.06, 3))
-
-    def flat(self, paint, *shapes, **options) -> None:
-        self.painter.part(self.frame, shapes, paint, **options)
-
-    def blend(self, colour: Colour, share: np.ndarray) -> None:
-        """Lay a colour over the whole picture, as densely as `share` (H, W) says."""
-        self.painter.image += (rgb(colour) - self.painter.image) * np.clip(share, 0, 1)
-
-    def below(self, y: float, soft: float = 0.004, wobble: np.ndarray | float = 0.0) -> np.ndarray:
-        return np.clip(0.5 + (self.y + wobble - y) / soft, 0, 1)
 
 
 def paint_room(scene: Scene) -> None:
@@ -156,7 +133,7 @@ def _sofa(scene: Scene, horizon: float) -> None:
         scene.flat(cloth * 0.96, Box(x + side * half, floor - 0.13, 0.07, 0.13, 0.06), **fuzzy)
     for side in (-1, 1):
         if rng.random() < 0.7:
-            cushion(scene, x + side * half * 0.6, floor - 0.2, 0.09)
+            cushion(scene, x + side * half * 0.6, floor - 0.13, 0.09)
 
 
 def _lamp(scene: Scene, horizon: float) -> None:
@@ -246,53 +223,3 @@ def _grass(scene: Scene, horizon: float, earth: np.ndarray, sandy: bool) -> None
         colour = scene.pick(((0.97, 0.95, 0.90), (0.93, 0.72, 0.30), (0.85, 0.45, 0.50), (0.66, 0.56, 0.80)))
         scene.flat(colour, Blob(x, y, r, r * 0.8), Blob(x + r, y + r * 0.4, r * 0.8, r * 0.6), blend=0.004, round_=0.2)
         scene.flat((0.95, 0.8, 0.35), Blob(x + r * 0.4, y + r * 0.1, r * 0.35, r * 0.3))
-
-
-def cushion(scene: Scene, x: float, y: float, r: float) -> None:
-    """A plush cushion in some pet's coat."""
-    _plush(scene, Box(x, y, r, r * 0.8, r * 0.45, float(scene.rng.normal(0, 0.25))), "body")
-
-
-def _plush(scene: Scene, shape: Blob | Box | Limb, tag: str) -> None:
-    """Anything at all, in the fur of this pet or of another."""
-    rng = scene.rng
-    coat = scene.coat if rng.random() < 0.6 else COATS[rng.integers(len(COATS))]
-    x0, y0, x1, y1 = shape.bounds()
-    scale = (x1 - x0 + y1 - y0) / 4
-    frame = scene.frame.at((x0 + x1) / 2, (y0 + y1) / 2 + scale * 1.2, scale)
-    paint = coat_paint(coat, tag, scene.markings, 0.0)
-    scene.flat((0.08, 0.06, 0.1), Blob((x0 + x1) / 2, y1, (x1 - x0) * 0.55, scale * 0.22), opacity=0.35, soft=9)
-    centre = ((x0 + x1) / 2, (y0 + y1) / 2 + scale * 1.2)
-    moved = _scaled(shape, centre, scale)
-    scene.painter.part(frame, [moved], paint, fur=coat.fur * 0.9, flow=float(rng.uniform(0, 3)), length=1.6, round_=0.5)
-
-
-def _scaled(shape: Blob | Box | Limb, centre: tuple[float, float], scale: float) -> Blob | Box | Limb:
-    """The same shape in a frame with its origin at `centre` and `scale` of our units a unit."""
-    if isinstance(shape, Limb):
-        return Limb(tuple(((x - centre[0]) / scale, (y - centre[1]) / scale, r / scale) for x, y, r in shape.points))
-    x, y = (shape.x - centre[0]) / scale, (shape.y - centre[1]) / scale
-    if isinstance(shape, Blob):
-        return Blob(x, y, shape.rx / scale, shape.ry / scale, shape.angle)
-    return Box(x, y, shape.hx / scale, shape.hy / scale, shape.corner / scale, shape.angle)
-
-
-def paint_distractors(scene: Scene, indoors: bool, behind: bool) -> None:
-    """Things in fur or in the pet's colours, left and right of it: cushions, balls, blankets, logs, rocks."""
-    rng = scene.rng
-    for _ in range(rng.integers(3, 6) if behind else rng.integers(0, 2)):
-        x = scene.wide * (rng.uniform(0, 1) if behind else float(rng.choice((0.06, 0.94))))
-        y = scene.ground + (rng.uniform(-0.1, 0.0) if behind else rng.uniform(0.03, 0.1))
-        r = rng.uniform(0.07, 0.16)
-        kind = rng.integers(3)
-        if kind == 0:
-            (cushion if indoors else _rock)(scene, x, y - r * 0.7, r)
-        elif kind == 1:
-            _plush(scene, Blob(x, y - r * 0.5, r * 0.55, r * 0.55), "body")
-        else:
-            lying = Limb(((x - r * 1.4, y - r * 0.4, r * 0.42), (x, y - r * 0.5, r * 0.46), (x + r * 1.4, y - r * 0.35, r * 0.4)))
-            _plush(scene, lying, "leg" if indoors else "body")
-
-
-def _rock(scene: Scene, x: float, y: float, r: float) -> None:
-    _plush(scene, Blob(x, y + r * 0.2, r, r * 0.7, float(scene.rng.normal(0, 0.2))), "body")

@@ -39,23 +39,47 @@ class Picture(Figure):
         return shown, {f"image/{kind}": {"width": width, "height": height}}
 
 
-def encoded(figure: Figure, kind: str, dpi: float, **options: Any) -> bytes:
-    """The figure as the bytes of a PNG or JPEG picture.
-
-    Args:
-        kind: `png` or `jpeg`.
-        dpi: pixels an inch.
-        options: of Pillow's encoder, such as `compress_level`.
-    """
-    canvas, own, buffer = FigureCanvasAgg(figure), figure.dpi, io.BytesIO()
+def encoded(figure: Figure, kind: str, dpi: float) -> bytes:
+    """The figure as the bytes of a `png` or `jpeg` picture, at so many pixels an inch."""
+    canvas, own = FigureCanvasAgg(figure), figure.dpi
     try:
         figure.dpi = dpi
         canvas.draw()
-        pixels = np.asarray(canvas.buffer_rgba())[..., :3]
+        options = {"quality": 90, "subsampling": 0} if kind == "jpeg" else {}
+        return _compressed(canvas, kind, **options)
     finally:
         figure.dpi = own
-    defaults = {"quality": 90, "subsampling": 0} if kind == "jpeg" else {}
-    Image.fromarray(pixels).save(buffer, kind, **defaults | options)
+
+
+class Live:
+    """A figure that is drawn again and again while only some of its axes change: the rest is drawn once and kept.
+
+    Used by widgets, which have to answer at once: at the browser's resolution, with the fastest compression.
+    """
+
+    def __init__(self, figure: Figure, changing: list[Axes]) -> None:
+        """Draw what stays. Args: changing: axes of the figure to draw anew at each `png`."""
+        figure.dpi = CSS_DPI
+        self._changing, self._canvas = changing, FigureCanvasAgg(figure)
+        for axes in changing:
+            axes.set_visible(False)
+        self._canvas.draw()
+        self._rest = self._canvas.copy_from_bbox(figure.bbox)
+        for axes in changing:
+            axes.set_visible(True)
+
+    def png(self) -> bytes:
+        """The figure as it is now, as the bytes of a PNG picture."""
+        self._canvas.restore_region(self._rest)
+        with mpl.rc_context(STYLE):
+            for axes in self._changing:
+                self._canvas.figure.draw_artist(axes)
+        return _compressed(self._canvas, "png", compress_level=1)
+
+
+def _compressed(canvas: FigureCanvasAgg, kind: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])).save(buffer, kind, **options)
     return buffer.getvalue()
 
 

@@ -5,6 +5,7 @@ Trimaps are (H, W) uint8 with 1 pet, 2 background, 3 border; photographs are (H,
 
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -152,9 +153,9 @@ def tinted(photograph: np.ndarray, where: np.ndarray, colour: str, strength: flo
     """
     if photograph.shape[:2] != where.shape:
         raise ValueError(f"the photograph is {photograph.shape[:2]} pixels and its mask {where.shape}: they must be the same")
-    result = photograph.copy()
-    result[where] = (photograph[where] * (1 - strength) + 255 * strength * rgb(colour)).round()
-    return result
+    paint = np.full_like(photograph, (255 * rgb(colour)).round())
+    mixed = cv2.addWeighted(photograph, 1 - strength, paint, strength, 0)
+    return np.where(where[..., None], mixed, photograph)
 
 
 def outline(axes: Axes, mask: np.ndarray, colour: str = INK, width: float = 0.9) -> None:

@@ -72,11 +72,14 @@ def move_threshold(figure: Figure, prediction: Prediction, threshold: float) -> 
     Args:
         figure: what `prediction_panel` returned for this prediction.
     """
-    verdicts = {axes.get_label(): axes for axes in figure.axes}
-    for name, probability in prediction.by_model().items():
-        axes = verdicts[f"verdict {name}"]
+    for axes, (name, probability) in zip(verdict_axes(figure), prediction.by_model().items(), strict=True):
         axes.images[0].set_data(verdict_overlay(prediction, probability, threshold))
         axes.title.set_text(_verdict_title(prediction, probability, threshold, _prefix(name)))
+
+
+def verdict_axes(figure: Figure) -> list[Axes]:
+    """The axes of a `prediction_panel` that `move_threshold` changes, a model each."""
+    return [axes for axes in figure.axes if axes.get_label() == "verdict"]
 
 
 @styled
@@ -131,7 +134,7 @@ def show_verdict(axes: Axes, example: Prediction, name: str, threshold: float, a
     title = _verdict_title(example, probability, threshold, _prefix(name))
     show(axes, verdict_overlay(example, probability, threshold), title, aspect)
     outline(axes, np.asarray(example.truth) > 0)
-    axes.set_label(f"verdict {name}")
+    axes.set_label("verdict")
 
 
 def _verdict_title(example: Prediction, probability: np.ndarray, threshold: float, prefix: str) -> str:

@@ -1,0 +1,81 @@
+"""Parameters: one sentence for each bad value, and one set of names in notebooks, profiles and models."""
+
+import ast
+
+import nbformat
+import pytest
+
+from petseg_lib.config import NOTEBOOKS, ParameterError, UNetParameters
+from petseg_lib.profiles import REPOSITORY, load_profile
+
+
+def cell_literals(notebook: str) -> dict[str, object]:
+    cells = nbformat.read(REPOSITORY / "notebooks" / f"{notebook}.ipynb", 4).cells
+    (cell,) = [cell for cell in cells if "parameters" in cell.metadata.get("tags", [])]
+    return {statement.targets[0].id: ast.literal_eval(statement.value) for statement in ast.parse(cell.source).body}
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS)
+def test_the_parameters_cell_holds_every_name_with_its_default(notebook):
+    assert cell_literals(notebook) == NOTEBOOKS[notebook]().model_dump()
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS)
+def test_the_demo_profile_is_the_defaults(notebook):
+    profile = load_profile("demo")
+    (settings,) = [settings for name, settings in profile.runs.values() if name == notebook]
+    assert NOTEBOOKS[notebook](**settings) == NOTEBOOKS[notebook]()
+
+
+@pytest.mark.parametrize("profile", ["demo", "sample", "report", "best"])
+def test_profiles_hold_known_names_and_right_values(profile):
+    for notebook, settings in load_profile(profile).runs.values():
+        assert NOTEBOOKS[notebook].checked(settings).model_dump(include=set(settings)) == settings
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("learning_rate", "fast", "number"),
+        ("learning_rate", 0, "greater than 0"),
+        ("learning_rate", float("nan"), "finite"),
+        ("image_size", 31, "greater than or equal to 32"),
+        ("epochs", True, "no numbers"),
+        ("border_policy", "fur", "'pet', 'background', 'edge' or 'ignore'"),
+        ("limit_images", 1, "2 images or more"),
+        ("data", "", "at least 1 character"),
+    ],
+)
+def test_a_bad_value_is_one_sentence_with_name_value_and_what_is_allowed(name, value, allowed):
+    with pytest.raises(ParameterError) as caught:
+        UNetParameters.checked({name: value})
+    message = str(caught.value)
+    assert name in message and str(value) in message and allowed in message
+    assert "\n" not in message
+
+
+def test_an_unknown_name_is_refused_with_the_nearest_one():
+    with pytest.raises(ParameterError, match="unknown parameter 'lerning_rate': did you mean 'learning_rate'"):
+        UNetParameters.checked({"lerning_rate": 1e-3})
+
+
+def test_text_that_is_a_number_is_taken_as_the_number():
+    assert UNetParameters.checked({"learning_rate": "1e-3"}).learning_rate == 1e-3
+
+
+def test_a_notebook_gives_its_parameters_and_nothing_else():
+    cell = cell_literals("03_unet_training")
+    assert UNetParameters.from_notebook({**cell, "something": object()}) == UNetParameters()
+    del cell["epochs"]
+    with pytest.raises(ParameterError, match="must set epochs"):
+        UNetParameters.from_notebook(cell)
+
+
+def test_a_name_that_papermill_injects_without_a_cell_knowing_it_is_refused():
+    cell = cell_literals("03_unet_training") | {"epoch": 3, "In": ["", "epochs = 1", "# Parameters\nepoch = 3\n"]}
+    with pytest.raises(ParameterError, match="unknown parameter 'epoch': did you mean 'epochs'"):
+        UNetParameters.from_notebook(cell)
+
+
+def test_in_a_notebook_the_error_is_its_sentence_alone():
+    assert ParameterError("too much")._render_traceback_() == ["ParameterError: too much"]

@@ -1,0 +1,150 @@
+"""Counts, conventions and comparisons, against arithmetic done another way."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from lightning_fabric import Fabric
+from scipy import stats
+
+from petseg_lib import comparison, evaluation
+from petseg_lib.checkpoints import load_model, save_model
+from petseg_lib.data.cache import open_cache
+from petseg_lib.data.masks import BORDER_POLICIES, target_and_scored
+from petseg_lib.data.pets import load_pets, read_trimap
+from petseg_lib.data.synthetic import draw_pets
+from petseg_lib.dice import count, soft_dice
+from petseg_lib.models import build_model
+from petseg_lib.runs import RunError
+
+SETTINGS = {"width": 4, "depth": 2, "dropout": 0.0, "initialisation": "default"}
+DESCRIPTION = {"model": "unet", "settings": SETTINGS, "image_size": 48, "border_policy": "pet"}
+DESCRIPTION |= {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}
+
+
+@pytest.fixture(scope="module")
+def pets(tmp_path_factory):
+    return load_pets(draw_pets(tmp_path_factory.mktemp("pets") / "drawn", 20))
+
+
+@pytest.fixture(scope="module")
+def fabric():
+    return Fabric(accelerator="cpu", devices=1)
+
+
+@pytest.fixture(scope="module")
+def measured(pets, fabric, tmp_path_factory):
+    torch.manual_seed(0)
+    model, test = build_model("unet", **SETTINGS), pets.split("test")
+    cache = open_cache(pets, test, 48, tmp_path_factory.mktemp("cache"))
+    return model, cache, evaluation.evaluate(model, pets, test, cache, DESCRIPTION, fabric, batch_size=4)
+
+
+def test_counts_by_policy_are_those_of_target_and_scored():
+    draws = np.random.default_rng(0)
+    trimap, prediction = draws.integers(1, 4, (40, 30), dtype=np.uint8), draws.random((40, 30)) > 0.4
+    row = evaluation.counts_by_policy(prediction, trimap)
+    for policy in BORDER_POLICIES:
+        target, scored = (torch.from_numpy(array)[None, None].bool() for array in target_and_scored(trimap, policy))
+        expected = count(torch.from_numpy(prediction)[None, None], target, scored)[0].tolist()
+        assert [row[f"{policy}_{kind}"] for kind in ("tp", "fp", "fn")] == expected
+
+
+def test_every_image_is_measured_once_at_both_resolutions(pets, measured):
+    _, cache, table = measured
+    assert list(table["name"]) == [pet.name for pet in pets.split("test")]
+    for row, pet in zip(table.itertuples(), pets.split("test"), strict=True):
+        trimap = read_trimap(pets.trimap_path(pet))
+        assert (row.height, row.width) == trimap.shape
+        assert row.native_pet_tp + row.native_pet_fn == np.isin(trimap, (1, 3)).sum()
+    assert (table["model_edge_tp"] + table["model_edge_fn"]).tolist() == (cache.trimaps == 3).sum((1, 2)).tolist()
+
+
+def test_the_soft_dice_of_a_batch_is_that_of_its_probabilities(pets, measured, fabric):
+    model, cache, table = measured
+    image = evaluation.normalise(cache.images, DESCRIPTION["mean"], DESCRIPTION["std"])
+    with torch.no_grad():
+        probability = model.eval()(image).sigmoid()
+    target = torch.from_numpy(np.isin(cache.trimaps, (1, 3))).float()[:, None]
+    expected = np.mean([soft_dice(probability[i : i + 4], target[i : i + 4]).item() for i in range(0, len(target), 4)])
+    assert evaluation.dice_batch_soft(table, 4) == pytest.approx(expected, abs=1e-5)
+    assert evaluation.dice_batch_soft(table, 4) != pytest.approx(evaluation.dice_batch_soft(table, 1), abs=1e-6)
+
+
+def test_a_prediction_is_what_is_counted(pets, measured, fabric):
+    model, _, table = measured
+    pet = pets.split("test")[3]
+    (prediction,) = evaluation.predict(model, pets, [pet], DESCRIPTION, fabric)
+    hits = ((prediction.probability > 0.5) & (prediction.truth > 0)).sum()
+    assert hits == table.loc[3, "native_pet_tp"]
+
+
+def test_the_conventions_by_hand():
+    counts = {"tp": [8, 0], "fp": [2, 0], "fn": [2, 10]}
+    table = pd.DataFrame({"name": ["a", "b"]})
+    for policy in BORDER_POLICIES:
+        for kind, values in counts.items():
+            table[f"native_{policy}_{kind}"] = table[f"model_{policy}_{kind}"] = values
+        for part, values in {"intersection": [6.0, 0.0], "prediction": [9.0, 1.0], "target": [10.0, 10.0]}.items():
+            table[f"model_{policy}_soft_{part}"] = values
+    values = evaluation.dice_table(table, 2).query("border_policy == 'pet'").set_index(["convention", "resolution"])["value"]
+    assert values["dice_image", "native"] == pytest.approx((0.8 + 0) / 2)
+    assert values["dice_dataset", "native"] == pytest.approx(16 / (16 + 2 + 12))
+    assert values["dice_batch_soft", "model"] == pytest.approx(2 * 6 / (10 + 20))
+
+
+def test_a_saved_model_measures_the_same(measured, pets, fabric, tmp_path):
+    model, cache, table = measured
+    save_model(tmp_path / "model.safetensors", model, DESCRIPTION)
+    loaded, description = load_model(tmp_path / "model.safetensors")
+    assert description == DESCRIPTION
+    again = evaluation.evaluate(loaded, pets, pets.split("test"), cache, description, fabric, batch_size=4)
+    pd.testing.assert_frame_equal(again, table)
+
+
+def test_a_file_that_is_no_model_is_one_sentence(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"\x80\x04pickle")
+    with pytest.raises(RunError, match="is no safetensors file"):
+        load_model(tmp_path / "model.safetensors")
+    with pytest.raises(RunError, match="does not exist"):
+        load_model(tmp_path / "missing.safetensors")
+
+
+def test_everything_is_pet_scores_what_its_share_says(pets, measured, fabric):
+    _, cache, _ = measured
+    everything = evaluation.ConstantModel(np.ones((48, 48)))
+    table = evaluation.evaluate(everything, pets, pets.split("test"), cache, DESCRIPTION, fabric)
+    share = np.array([np.isin(read_trimap(pets.trimap_path(pet)), (1, 3)).mean() for pet in pets.split("test")])
+    np.testing.assert_allclose(evaluation.dice_per_image(table), 2 * share / (1 + share), atol=1e-12)
+
+
+def test_the_interval_covers_the_mean_about_as_often_as_it_says():
+    draws = np.random.default_rng(1)
+    intervals = [comparison.mean_interval(draws.normal(0.8, 0.1, 60), 0.9, 500, seed) for seed in range(100)]
+    assert 80 <= sum(each.low <= 0.8 <= each.high for each in intervals) <= 99
+
+
+def test_the_interval_of_a_large_sample_is_students():
+    values = np.random.default_rng(2).normal(0.1, 0.3, 1000)
+    low, high = stats.t.interval(0.95, 999, values.mean(), stats.sem(values))
+    interval = comparison.mean_interval(values)
+    assert (interval.low, interval.high) == pytest.approx((low, high), abs=0.003)
+
+
+@pytest.mark.parametrize(
+    ("interval", "words"),
+    [
+        (comparison.Interval(0.02, -0.01, 0.05), "do not tell a and b apart"),
+        (comparison.Interval(0.05, 0.02, 0.08), "b is better than a by 0.0500"),
+        (comparison.Interval(-0.05, -0.08, -0.02), "a is better than b by 0.0500 dice_image (95% interval 0.0200 to 0.0800"),
+        (comparison.Interval(0.004, 0.001, 0.007), "another seed may turn it round"),
+    ],
+)
+def test_the_verdict_says_what_the_interval_allows(interval, words):
+    assert words in comparison.verdict("a", "b", interval)
+
+
+def test_runs_on_other_images_are_not_compared():
+    one, two = pd.DataFrame({"name": ["x", "y"]}), pd.DataFrame({"name": ["x"]})
+    with pytest.raises(RunError, match="a was measured on 2 images and b on 1"):
+        comparison.same_images({"a": one, "b": two})
