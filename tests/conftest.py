@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -19,6 +20,12 @@ def temporary_workspace(tmp_path, monkeypatch) -> Path:
     folder.mkdir()
     monkeypatch.setenv("PETSEG_WORKSPACE", str(folder))
     return folder
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread():
+    """The tests' networks are tiny: threads of torch would only wait for each other."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

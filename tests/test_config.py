@@ -38,7 +38,8 @@ def test_profiles_hold_known_names_and_right_values(profile):
     [
         ("learning_rate", "fast", "number"),
         ("learning_rate", 0, "greater than 0"),
-        ("learning_rate", float("nan"), "finite"),
+        ("learning_rate", float("nan"), "greater than 0"),
+        ("shift", float("-inf"), "greater than or equal to 0"),
         ("image_size", 31, "greater than or equal to 32"),
         ("epochs", True, "no numbers"),
         ("border_policy", "fur", "'pet', 'background', 'edge' or 'ignore'"),

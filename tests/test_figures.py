@@ -367,18 +367,20 @@ def test_one_figure_saved_twice_gives_the_same_bytes(tmp_path):
 
 
 def test_captions_are_collected_in_order_and_replaced(tmp_path):
+    folder = tmp_path / "figures"
+    folder.mkdir()
     figure = figures.training_curves(make_history(2))
-    (tmp_path / "results.csv").write_text("kept")
-    figures.save_figure(figure, tmp_path, "zebra", "Old words.", ("png",))
-    figures.save_figure(figure, tmp_path, "apple", "Loss\n  and Dice – each epoch.", ("png", "svg"))
-    figures.save_figure(figure, tmp_path, "zebra", "New words.", ("png",))
-    readme = (tmp_path / "README.md").read_text(encoding="utf-8")
+    (folder / "results.csv").write_text("kept")
+    figures.save_figure(figure, folder, "zebra", "Old words.", ("png",))
+    figures.save_figure(figure, folder, "apple", "Loss\n  and Dice – each epoch.", ("png", "svg"))
+    figures.save_figure(figure, folder, "zebra", "New words.", ("png",))
+    readme = (folder / "README.md").read_text(encoding="utf-8")
     assert [line[3:] for line in readme.splitlines() if line.startswith("## ")] == ["apple", "zebra"]
     assert "Loss and Dice – each epoch." in readme
     assert "New words." in readme
     assert "Old words." not in readme
     assert "[PNG](apple.png) · [SVG](apple.svg)" in readme
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "apple.png", "apple.svg", "results.csv", "zebra.png"]
+    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "apple.png", "apple.svg", "results.csv", "zebra.png"]
 
 
 def test_a_png_has_the_resolution_of_print(tmp_path):

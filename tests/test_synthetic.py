@@ -144,12 +144,14 @@ def test_a_bad_count_or_seed_is_one_sentence(tmp_path, count, seed):
 
 
 def test_a_folder_that_holds_something_is_left_alone(tmp_path):
-    (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(ValueError, match="not an empty folder"):
-        draw_pets(tmp_path, 20)
-    with pytest.raises(ValueError, match="not an empty folder"):
-        draw_pets(tmp_path / "notes.txt", 20)
-    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+    taken = tmp_path / "taken"
+    taken.mkdir()
+    (taken / "notes.txt").write_text("mine")
+    for folder in (taken, taken / "notes.txt"):
+        with pytest.raises(ValueError, match="not an empty folder"):
+            draw_pets(folder, 20)
+    assert [path.name for path in taken.iterdir()] == ["notes.txt"]
+    assert (taken / "notes.txt").read_text() == "mine"
 
 
 @pytest.mark.parametrize(

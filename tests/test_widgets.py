@@ -182,10 +182,10 @@ def test_viewer_answers_quickly():
     viewer = prediction_viewer(items, ["a", "b"])
     seconds = []
     for threshold in np.linspace(0.2, 0.8, 9):
-        began = time.perf_counter()
+        began = time.process_time()  # not the time by the clock: the machine may be busy with other things
         viewer.threshold.value = float(threshold)
-        seconds.append(time.perf_counter() - began)
-    assert statistics.median(seconds) < 1.0  # 0.2 on an idle machine; test machines are not idle
+        seconds.append(time.process_time() - began)
+    assert statistics.median(seconds) < 0.3
 
 
 def test_a_notebook_keeps_of_a_widget_its_view_alone(browser):

@@ -48,7 +48,8 @@ class Body:
 
     def tail(self, *points: tuple[float, float], dim: float = 0.0) -> None:
         thick = self.coat.tail
-        self.draw("tail", curve(points, thick, thick * (0.62 if self.coat.species == "cat" else 0.4), 9), dim=dim)
+        flow = math.atan2(points[-1][1] - points[0][1], points[-1][0] - points[0][0])
+        self.draw("tail", curve(points, thick, thick * (0.62 if self.coat.species == "cat" else 0.4), 9), dim=dim, flow=flow)
 
 
 def sitting(body: Body) -> Frame:
@@ -130,7 +131,7 @@ def curled(body: Body) -> Frame:
     body.bib(Blob(0.7, -0.6, 0.4, 0.22))
     body.draw("leg", Limb(((0.1, -0.3, 0.22), (0.75, -0.2, 0.19))))
     body.paw(0.9, -0.17, 0.3)
-    body.tail((-1.75, -0.7), (-1.9, 0.1), (-0.7, -0.1), (0.2, -0.22))
+    body.tail((-1.65, -0.45), (-1.8, 0.05), (-0.7, -0.1), (0.2, -0.22))
     return body.frame.at(1.15, -0.98, 0.98, 0.22)
 
 

@@ -32,8 +32,10 @@ class Blob:
         if self.rx == self.ry:
             return vector_length(px, py) - self.rx, px
         px, py = px / self.rx, py / self.ry
-        k1 = vector_length(px, py)
-        return k1 * (k1 - 1) / (vector_length(px / self.rx, py / self.ry) + 1e-6), px
+        near = 1e-3  # keeps the centre, where both lengths are 0, as deep inside as its surroundings
+        k1, k2 = vector_length(px, py), vector_length(px / self.rx, py / self.ry)
+        short = min(self.rx, self.ry)
+        return np.maximum((k1 + near) * (k1 - 1) / (k2 + near / short), -short), px
 
 
 @dataclass(frozen=True)
@@ -43,16 +45,16 @@ class Limb:
     points: tuple[tuple[float, float, float], ...]
 
     def bounds(self) -> tuple[float, float, float, float]:
-        p = np.asarray(self.points)
-        r = p[:, 2]
-        return min(p[:, 0] - r), min(p[:, 1] - r), max(p[:, 0] + r), max(p[:, 1] + r)
+        p = self.points
+        left, top = min(x - r for x, _, r in p), min(y - r for _, y, r in p)
+        return left, top, max(x + r for x, _, r in p), max(y + r for _, y, r in p)
 
     def distance(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Distance to the chain, and the length along it (for rings and stripes)."""
         best, along, walked = None, None, 0.0
         for (ax, ay, ar), (bx, by, br) in zip(self.points, self.points[1:], strict=False):
             ux, uy = bx - ax, by - ay
-            size = math.hypot(ux, uy) + 1e-6
+            whole = math.hypot(ux, uy) + 1e-6
             px, py = x - ax, y - ay
             h = np.clip(px * (ux / whole**2) + py * (uy / whole**2), 0, 1)
             d = vector_length(px - h * ux, py - h * uy) - h * (br - ar) - ar
