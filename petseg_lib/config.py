@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 BorderPolicy = Literal["pet", "background", "edge", "ignore"]
 Split = Literal["train", "valid", "trainval", "test"]
@@ -41,8 +41,16 @@ class Parameters(BaseModel):
     data: str = Field("demo", min_length=1, description="dataset folder in the Oxford-IIIT layout, or `demo`")
     run_dir: str = Field(min_length=1, description="run folder to write, relative to the workspace")
     figures_dir: str = Field("figures/demo", min_length=1, description="folder for exported figures")
+    figure_formats: list[Literal["png", "svg", "pdf"]] = Field(["png", "svg"], description="png, and any of svg and pdf")
     limit_images: number(int, ge=0) = Field(0, description="images used of each split, evenly spaced; 0 = all")
     seed: number(int, ge=0, lt=2**31) = Field(0, description="seed of every random choice, 0 to 2147483647")
+
+    @field_validator("figure_formats")
+    @classmethod
+    def _png_carries_the_caption(cls, formats: list[str]) -> list[str]:
+        if "png" not in formats:
+            raise ValueError("png must be among them")
+        return formats
 
     @classmethod
     def from_notebook(cls, namespace: dict[str, Any]) -> "Parameters":
@@ -138,8 +146,8 @@ class TrainingParameters(ImageParameters):
     width: number(int, ge=4, le=512) = Field(16, description="channels of the first stage, 4 to 512; the report has 64")
     dropout: number(float, ge=0, lt=1) = Field(0.1, description="share of bottleneck channels dropped, 0 to below 1")
     initialisation: Literal["kaiming", "default"] = Field("kaiming", description="how weights start")
-    epochs: number(int, ge=1, le=100_000) = Field(12, description="passes over the train split, 1 or more")
-    batch_size: number(int, ge=1, le=65_536) = Field(8, description="images a step, 1 or more")
+    epochs: number(int, ge=1, le=100_000) = Field(24, description="passes over the train split, 1 or more")
+    batch_size: number(int, ge=1, le=65_536) = Field(4, description="images a step, 1 or more")
     optimizer: Literal["adam", "adamw"] = Field("adamw", description="optimiser")
     learning_rate: number(float, gt=0, le=1) = Field(3e-3, description="learning rate at its peak, above 0 to 1")
     weight_decay: number(float, ge=0, le=1) = Field(1e-2, description="weight decay, 0 to 1")

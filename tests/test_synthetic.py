@@ -14,7 +14,7 @@ from petseg_lib.data.synthetic_coat import COATS
 from petseg_lib.data.synthetic_paint import Painter
 from petseg_lib.data.synthetic_shapes import Blob, Box, Frame, Limb, curve
 
-COUNT = 48
+COUNT = 40
 
 
 @pytest.fixture(scope="module")

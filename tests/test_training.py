@@ -59,7 +59,7 @@ def test_an_interrupted_run_ends_as_one_that_was_not(pets, settings):
 def test_a_run_learns_and_keeps_its_best_epoch(pets):
     run, history = train(pets, "runs/t/learns", epochs=8, learning_rate=0.01)
     assert history["train_loss"].iloc[-1] < history["train_loss"].iloc[0]
-    assert list(history.columns) == "epoch learning_rate train_loss train_dice valid_loss valid_dice seconds".split()
+    assert list(history.columns) == ["epoch", "learning_rate", "train_loss", "train_dice", "valid_loss", "valid_dice", "seconds"]
     pd.testing.assert_frame_equal(run.history, history)
     assert any((run.folder / "tensorboard").iterdir())
 

@@ -101,26 +101,27 @@ def _cat(head: Head, asleep: bool) -> None:
             head.flat((0.98, 0.97, 0.94), line, opacity=0.75)
 
 
+def _hanging_ear(head: Head, side: int) -> None:
+    """A terrier's folded ear or a hound's long one, in front of the head; pricked ears lie behind it."""
+    if head.coat.ears == "folded":
+        x = side * 0.6 - head.shift * 0.4
+        ear = Limb(((x, -0.68, 0.26), (x + side * 0.22, -0.92, 0.2), (x + side * 0.42, -0.5, 0.08)))
+    elif head.coat.ears == "floppy":
+        x = side * 0.72 - head.shift * 0.4
+        ear = Limb(((x - side * 0.05, -0.5, 0.2), (x + side * 0.2, -0.1, 0.26), (x + side * 0.2, 0.45, 0.27)))
+    else:
+        return
+    head.fur("ear", ear, flow=math.pi / 2)
+
+
 def _dog(head: Head, asleep: bool, panting: bool) -> None:
     if head.coat.ears == "pricked":
         for side in (-1, 1):
             _pointed_ear(head, side, 0.14, 0.85, 0.34)
     s = head.shift
     head.fur("head", Blob(0, -0.12, 0.84, 0.78), Blob(s * 0.8, 0.3, 0.62, 0.5))
-    if head.coat.ears == "folded":
-        for side in (-1, 1):
-            x = side * 0.6 - s * 0.4
-            head.fur(
-                "ear", Limb(((x, -0.68, 0.26), (x + side * 0.22, -0.92, 0.2), (x + side * 0.42, -0.5, 0.08))), flow=math.pi / 2
-            )
-    if head.coat.ears == "floppy":
-        for side in (-1, 1):
-            x = side * 0.72 - s * 0.4
-            head.fur(
-                "ear",
-                Limb(((x - side * 0.05, -0.5, 0.2), (x + side * 0.2, -0.1, 0.26), (x + side * 0.2, 0.45, 0.27))),
-                flow=math.pi / 2,
-            )
+    for side in (-1, 1):
+        _hanging_ear(head, side)
     for side in (-1, 1):
         head.eye(side, 0.36, -0.16, 0.145, asleep)
     if panting:

@@ -89,8 +89,11 @@ def _window(scene: Scene, horizon: float) -> None:
         scene.flat((0.95, 0.93, 0.89), bar)
     cloth = scene.pick(CLOTHS)
     for side in (-1, 1):
-        folds = lambda s: cloth * (1 + 0.12 * np.sin(s.x * 130))  # noqa: E731
-        scene.flat(folds, Box(x + side * (hx + 0.04), y + 0.03, 0.05, hy + 0.08, 0.02), round_=0.3)
+        scene.flat(
+            lambda s: cloth * (1 + 0.12 * np.sin(s.x * 130)),
+            Box(x + side * (hx + 0.04), y + 0.03, 0.05, hy + 0.08, 0.02),
+            round_=0.3,
+        )
 
 
 def _pictures(scene: Scene, horizon: float) -> None:
