@@ -207,20 +207,20 @@ def predict_by_run(
     return [each._replace(probability=by_model) for each, by_model in zip(first, probabilities, strict=True)]
 
 
-def images_per_second(model: nn.Module, image_size: int, fabric: Fabric, batch_size: int = 8, seconds: float = 1.0) -> float:
-    """Inference speed: the median over forward passes of random batches, timed for about `seconds`."""
+def images_per_second(model: nn.Module, image_size: int, fabric: Fabric, seconds: float = 1.0) -> float:
+    """Inference speed, one image at a time: from the median of forward passes, timed for about `seconds`."""
     model = fabric.setup_module(model.to(memory_format=torch.channels_last))
     model.eval()
-    image = torch.rand(batch_size, 3, image_size, image_size, device=fabric.device).contiguous(memory_format=torch.channels_last)
+    image = torch.rand(1, 3, image_size, image_size, device=fabric.device).contiguous(memory_format=torch.channels_last)
     times: list[float] = []
     with torch.inference_mode():
-        while len(times) < 4 or sum(times) < seconds:
+        while len(times) < 3 or sum(times) < seconds:
             began = time.perf_counter()
             model(image)
             if fabric.device.type == "cuda":
                 torch.cuda.synchronize(fabric.device)
             times.append(time.perf_counter() - began)
-    return batch_size / float(np.median(times[1:]))  # the first pass warms up
+    return 1 / float(np.median(times[1:]))  # the first pass warms up
 
 
 class ConstantModel(nn.Module):

@@ -122,7 +122,17 @@ def test_a_full_and_an_empty_trimap_have_no_outline_and_no_warning():
     photograph, _ = make_pair()
     for value in (1, 2):
         figure = figures.border_policies(photograph, np.full((30, 40), value, np.uint8))
-        assert not [part for axes in figure.axes for part in axes.collections]
+        assert all(np.isnan(line.get_xdata()).all() for axes in figure.axes for line in axes.lines)
+
+
+def test_an_outline_goes_along_the_edge_of_the_mask_and_not_along_the_frame():
+    photograph, trimap = make_pair()
+    trimap[:, :5] = 1
+    (axes,) = figures.sample_grid([photograph], [trimap]).axes
+    points = axes.lines[0].get_xydata()
+    points = {tuple(map(int, point)) for point in points if not np.isnan(point).any()}
+    edge = {(x, y) for y in range(10, 20) for x in (12, 27)} | {(x, y) for x in range(12, 28) for y in (10, 19)}
+    assert points == edge | {(4, y) for y in range(1, 29)}
 
 
 def test_batch_grid_brings_colours_back():

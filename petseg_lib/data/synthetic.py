@@ -27,6 +27,9 @@ SIDES = ((300, 400), (400, 300), (320, 320), (260, 340), (360, 270), (240, 320),
 HEADER = "#Image CLASS-ID SPECIES BREED ID\n#ID: class, SPECIES: 1:Cat 2:Dog, BREED ID: within the species\n#Synthetic pets, total: {}\n"
 
 
+HAZE = rgb((0.84, 0.83, 0.82))  # what the background fades towards
+
+
 def draw_pets(folder: str | Path, count: int = 240, seed: int = 0, workers: int | None = None) -> Path:
     """Draw a dataset of synthetic pets in the Oxford-IIIT layout.
 
@@ -108,7 +111,8 @@ def draw_picture(index: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     scene = Scene(painter, min(frame.y / height, 0.97), coat)
     (paint_room if indoors else paint_garden)(scene)
     paint_distractors(scene, indoors)
-    blur = rng.uniform(0.5, 1.6)
+    painter.image += 0.14 * (HAZE - painter.image)  # distance makes things paler and softer
+    blur = rng.uniform(0.8, 2.0)
     painter.image = np.stack([cv2.GaussianBlur(plane, (0, 0), blur) for plane in painter.image])
     if pose.draw is not portrait:
         middle = (pose.left + pose.right) / 2

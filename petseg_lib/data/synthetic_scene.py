@@ -125,7 +125,7 @@ def _floor(scene: Scene, horizon: float) -> None:
 
 def _sofa(scene: Scene, horizon: float) -> None:
     rng = scene.rng
-    cloth = scene.pick((*CLOTHS, scene.coat.base, scene.coat.second))
+    cloth = scene.pick((*CLOTHS, scene.coat.base))
     x, half = rng.uniform(0.2, 0.8) * scene.wide, rng.uniform(0.34, 0.5)
     floor = horizon + 0.08
     scene.flat((0.1, 0.08, 0.1), Blob(x, floor, half * 1.1, 0.03), opacity=0.35, soft=12)

@@ -42,8 +42,8 @@ class Scene:
 def paint_distractors(scene: Scene, indoors: bool) -> None:
     """Things in the fur and the colours of pets, behind the pet: they make colour and texture ambiguous."""
     rng = scene.rng
-    for _ in range(rng.integers(3, 6)):
-        x, y, r = scene.wide * rng.uniform(0, 1), scene.ground + rng.uniform(-0.1, 0.0), rng.uniform(0.07, 0.16)
+    for _ in range(rng.integers(2, 5)):
+        x, y, r = scene.wide * rng.uniform(0, 1), scene.ground + rng.uniform(-0.1, 0.0), rng.uniform(0.06, 0.14)
         kind = rng.integers(3)
         if kind == 0 and indoors:
             cushion(scene, x, y, r)

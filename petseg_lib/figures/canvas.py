@@ -150,7 +150,7 @@ def show(axes: Axes, picture: np.ndarray, title: str = "", aspect: float | None 
             axes.figure.add_artist(Rectangle(box.p0, box.width, box.height, color="#F1F1F1", linewidth=0, zorder=-1))
     inches = axes.get_position().width * axes.figure.get_size_inches()[0]
     text, size = fitted(title, inches)
-    axes.set_title(text, y=1.0, pad=4, fontsize=size)  # a fixed place: searching for a free one takes half the time
+    axes.set_title(text, y=1.0, pad=4, fontsize=size)  # a fixed place: matplotlib is slow to search for a free one
     return image
 
 

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from petseg_lib.data import masks
 from petseg_lib.data.masks import BORDER_POLICIES, target_and_scored
@@ -159,9 +160,17 @@ def tinted(photograph: np.ndarray, where: np.ndarray, colour: str, strength: flo
 
 
 def outline(axes: Axes, mask: np.ndarray, colour: str = INK, width: float = 0.9) -> None:
-    """A line round a mask; none where it is empty or full."""
-    if mask.any() and not mask.all():
-        axes.contour(mask.astype(np.uint8), [0.5], colors=[colour], linewidths=width)
+    """A line round a mask; none along the frame, where the mask is cut off.
+
+    By OpenCV's border following, which is faster than matplotlib's contours.
+    """
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    pieces = [np.full((1, 2), np.nan)]
+    for contour in contours:
+        points = contour[:, 0].astype(float)
+        points[((points == 0) | (points == np.array(mask.shape[::-1]) - 1)).any(axis=1)] = np.nan
+        pieces += [points, points[:1], pieces[0]]
+    axes.add_line(Line2D(*np.concatenate(pieces).T, color=colour, linewidth=width))
 
 
 def _grid(count: int, columns: int, shapes: Sequence[tuple[int, ...]], titles: bool = True) -> tuple[Figure, list[Axes]]:

@@ -42,7 +42,7 @@ def training_curves(history: pd.DataFrame | Mapping[str, pd.DataFrame]) -> Figur
     best = "best epoch" if several else f"best epoch: {_best(history)['epoch']:.0f}, Dice {_best(history)['valid_dice']:.3f}"
     handles.append(Line2D([], [], color=rate, marker="*", markersize=12, linestyle="none", markeredgecolor="white", label=best))
     figure.legend(handles=handles, loc="outside upper center", ncols=len(handles) if len(handles) <= 5 else -(-len(handles) // 2))
-    for panel, label in zip(axes, ("loss", "Dice (pooled over a batch)", "learning rate"), strict=True):
+    for panel, label in zip(axes, ("loss", "dice_image (model size)", "learning rate"), strict=True):
         panel.set(xlabel="epoch", ylabel=label)
         panel.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
     axes[0].set_ylim(bottom=0)
