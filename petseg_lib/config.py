@@ -146,7 +146,7 @@ class TrainingParameters(ImageParameters):
     width: number(int, ge=4, le=512) = Field(16, description="channels of the first stage, 4 to 512; the report has 64")
     dropout: number(float, ge=0, lt=1) = Field(0.1, description="share of bottleneck channels dropped, 0 to below 1")
     initialisation: Literal["kaiming", "default"] = Field("kaiming", description="how weights start")
-    epochs: number(int, ge=1, le=100_000) = Field(28, description="passes over the train split, 1 or more")
+    epochs: number(int, ge=1, le=100_000) = Field(16, description="passes over the train split, 1 or more")
     batch_size: number(int, ge=1, le=65_536) = Field(4, description="images a step, 1 or more")
     optimizer: Literal["adam", "adamw"] = Field("adamw", description="optimiser")
     learning_rate: number(float, gt=0, le=1) = Field(3e-3, description="learning rate at its peak, above 0 to 1")
@@ -187,7 +187,7 @@ class ResNet34UNetParameters(TrainingParameters):
     model: ClassVar[str] = "resnet34_unet"
     run_dir: str = Field("runs/demo/resnet34_unet", min_length=1, description=Parameters.model_fields["run_dir"].description)
     variant: Literal["default", "report"] = Field("default", description="true ResNet34 blocks, or the report's own network")
-    epochs: number(int, ge=1, le=100_000) = Field(48, description=TrainingParameters.model_fields["epochs"].description)
+    epochs: number(int, ge=1, le=100_000) = Field(32, description=TrainingParameters.model_fields["epochs"].description)
     depth: number(int, ge=2, le=6) = Field(5, description="halvings of the resolution, 2 to 5; variant `report` has 6")
     encoder_weights: str = Field("", description="`imagenet`, a file with a torchvision resnet34 state dict, or empty")
 
