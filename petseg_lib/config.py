@@ -15,11 +15,15 @@ BorderPolicy = Literal["pet", "background", "edge", "ignore"]
 Split = Literal["train", "valid", "trainval", "test"]
 
 
-class ParameterError(ValueError):
-    """A parameter that cannot be used. In a notebook it shows as its sentences alone, without a traceback."""
+class ReadableError(ValueError):
+    """An error for people. In a notebook, and from the command line, it shows as its sentences alone, without a traceback."""
 
     def _render_traceback_(self) -> list[str]:
-        return [f"ParameterError: {self}"]
+        return [f"{type(self).__name__}: {self}"]
+
+
+class ParameterError(ReadableError):
+    """A parameter that cannot be used."""
 
 
 def _no_bool(value: Any) -> Any:

@@ -12,18 +12,15 @@ from typing import Any
 
 import pandas as pd
 
-from petseg_lib.config import Parameters, shown, workspace
+from petseg_lib.config import Parameters, ReadableError, shown, workspace
 
 PACKAGES = ("torch", "torchvision", "lightning-fabric", "albumentations", "numpy", "opencv-python-headless", "pillow")
 # What a run makes. The executed notebook is not among it: papermill writes that while the run is under way.
 _RESULTS = ("metrics.json", "history.csv", "per_image.csv", "model.safetensors", "stats.json", "resume", "tensorboard")
 
 
-class RunError(ValueError):
-    """A run folder that cannot be used. In a notebook it shows as its sentence alone, without a traceback."""
-
-    def _render_traceback_(self) -> list[str]:
-        return [f"RunError: {self}"]
+class RunError(ReadableError):
+    """A run folder that cannot be used."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from petseg_lib.config import workspace
+from petseg_lib.config import ReadableError, workspace
 
 SPLITS = ("train", "valid", "test")
 SPECIES = {"1": "cat", "2": "dog"}
@@ -23,11 +23,8 @@ DEMO_COUNT = 240
 VALID_EVERY = 10
 
 
-class DatasetError(ValueError):
-    """A dataset that cannot be used. In a notebook it shows as its sentence alone, without a traceback."""
-
-    def _render_traceback_(self) -> list[str]:
-        return [f"DatasetError: {self}"]
+class DatasetError(ReadableError):
+    """A dataset that cannot be used."""
 
 
 @dataclass(frozen=True)
