@@ -13,7 +13,8 @@ test: .venv/.test
 	rm -rf build/test
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
-	.venv/bin/pytest --nbval --nbval-current-env --nbval-cell-timeout=600 --nbval-sanitize-with=tests/nbval_sanitize.cfg tests notebooks
+	OMP_NUM_THREADS=1 .venv/bin/pytest --numprocesses logical --dist loadgroup tests
+	.venv/bin/pytest --nbval --nbval-current-env --nbval-cell-timeout=600 --nbval-sanitize-with=tests/nbval_sanitize.cfg notebooks
 
 lab: .venv/.installed
 	.venv/bin/jupyter lab notebooks

@@ -19,6 +19,9 @@ from petseg_lib.config import NOTEBOOKS, ParameterError, shown, workspace
 from petseg_lib.profiles import Profile, checked, find_file, load_profile
 
 SECONDS_TO_STOP = 15  # papermill asks its kernel to end, which may be busy
+# Kernels that start at the same moment may be given the same ports, and then one of them dies at once.
+KERNEL_STARTS = 3
+KERNEL_DIED_AT_START = "Kernel died before replying to kernel_info"
 
 
 class NotebookError(RuntimeError):
@@ -94,9 +97,12 @@ def execute(notebook: Path, folder: Path, parameters: dict[str, Any]) -> Path:
     running, executed = folder / "notebook.running.ipynb", folder / "notebook.ipynb"
     say(folder.name, f"{notebook.stem} begins")
     start = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="petseg-") as temporary:
-        status = _papermill(notebook, running, parameters, Path(temporary))
-        complaints = (Path(temporary) / "stderr").read_text(encoding="utf-8", errors="replace")
+    for _ in range(KERNEL_STARTS):
+        with tempfile.TemporaryDirectory(prefix="petseg-") as temporary:
+            status = _papermill(notebook, running, parameters, Path(temporary))
+            complaints = (Path(temporary) / "stderr").read_text(encoding="utf-8", errors="replace")
+        if KERNEL_DIED_AT_START not in complaints:
+            break
     if running.exists():
         running.replace(executed)
     if status != 0 or not (folder / "metrics.json").is_file():

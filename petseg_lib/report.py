@@ -18,7 +18,7 @@ METADATA = {
     "language_info": {"name": "python"},
 }
 
-# The page must open without a network: no scripts from elsewhere. Formulas therefore stay as they are written.
+# The page must open without a network: no scripts from elsewhere, so the notebooks' formulas are plain text.
 TEMPLATE = """\
 {%- extends "lab/index.html.j2" -%}
 {%- block html_head_js -%}{%- endblock -%}

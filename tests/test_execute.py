@@ -16,9 +16,11 @@ from stand_ins import write_notebook
 
 from petseg_lib.cli import main
 from petseg_lib.config import NOTEBOOKS, ParameterError
-from petseg_lib.execute import NotebookError, duration, execute, resolve, run_notebook
+from petseg_lib.execute import KERNEL_STARTS, NotebookError, duration, execute, resolve, run_notebook
 from petseg_lib.profiles import load_profile
 from petseg_lib.report import cleaned, refresh_notebooks, unclean_notebooks, write_report
+
+pytestmark = pytest.mark.xdist_group("execute")  # they share one finished run
 
 NAME = "02_mean_std"
 RUN = 'it\'s a "run" $HOME'
@@ -118,6 +120,31 @@ def test_a_run_that_did_not_finish_has_failed(bad, way, reason):
     assert (folder / "error.txt").read_text() == sentence
     assert not (folder / "metrics.json").exists()
     assert nbformat.read(folder / "notebook.ipynb", as_version=4).cells
+
+
+KERNEL = """\
+import os, sys
+with open("starts", "a") as starts:
+    starts.write("x")
+if os.path.getsize("starts") <= {deaths}:
+    sys.exit("Address already in use")
+from ipykernel.kernelapp import launch_new_instance
+launch_new_instance()
+"""
+
+
+@pytest.mark.parametrize(("deaths", "starts"), [(1, 2), (9, KERNEL_STARTS)])
+def test_a_kernel_that_dies_at_its_start_is_started_again(workspace, deaths, starts):
+    notebook = write_notebook(workspace / "notebooks", NAME)
+    (workspace / "ipykernel_launcher.py").write_text(KERNEL.format(deaths=deaths))
+    process = start(workspace, "run", str(notebook), "--out", "runs/x", PYTHONPATH=str(workspace))
+    _, complaints = process.communicate(timeout=120)
+    assert len((workspace / "starts").read_text()) == starts
+    if deaths < starts:
+        assert (process.returncode, complaints) == (0, "")
+    else:
+        assert process.returncode == 1
+        assert complaints.startswith("petseg: run x failed: RuntimeError: Kernel died before replying to kernel_info")
 
 
 def alive(pid: int) -> bool:

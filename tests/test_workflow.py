@@ -12,6 +12,8 @@ from stand_ins import write_notebook
 from petseg_lib.config import NOTEBOOKS
 from petseg_lib.profiles import REPOSITORY
 
+pytestmark = pytest.mark.xdist_group("workflow")  # they share what few jobs made
+
 QUIET = ["--keep-going", "--rerun-incomplete", "--quiet", "rules", "progress", "reason", "host"]
 PROFILE = """
 parameters: {epochs: 1}

@@ -12,7 +12,7 @@ from petseg_lib.figures.style import STYLE
 from petseg_lib.runs import write_atomically
 
 FORMATS = ("png", "svg", "pdf")
-FILE_DPI = 150
+DPI = {"png": 150, "svg": 100, "pdf": 200}  # of SVG and PDF only the photographs inside have any
 
 # What would name the day or the version of matplotlib is left out: the same figure gives the same file.
 _METADATA = {
@@ -59,7 +59,7 @@ def _encoded(figure: Figure, kind: str, caption: str) -> bytes:
     buffer = io.BytesIO()
     metadata = _METADATA[kind] | ({"Description": caption} if kind == "png" else {})
     with mpl.rc_context(STYLE):
-        figure.savefig(buffer, format=kind, dpi=FILE_DPI, metadata=metadata)
+        figure.savefig(buffer, format=kind, dpi=DPI[kind], metadata=metadata)
     return buffer.getvalue()
 
 
