@@ -1,6 +1,8 @@
 """The real notebooks under every profile that needs more than a CPU's minutes: its own image size, few images, one epoch."""
 
 import json
+import re
+import subprocess
 
 import nbformat
 import pytest
@@ -10,7 +12,7 @@ import torchvision
 from petseg_lib.config import NOTEBOOKS, workspace
 from petseg_lib.data.synthetic import draw_pets
 from petseg_lib.execute import find_notebook, run_notebook
-from petseg_lib.profiles import load_profile
+from petseg_lib.profiles import REPOSITORY, load_profile
 from petseg_lib.report import unclean_notebooks
 
 FEW = {"epochs": "1", "limit_images": "2", "batch_size": "2", "loader_workers": "0", "bootstrap_samples": "100"}
@@ -51,6 +53,15 @@ def test_a_bad_value_stops_plain_papermill_at_the_second_cell(tmp_path):
 
 def test_committed_notebooks_hold_no_widgets_paths_or_timestamps():
     assert unclean_notebooks() == []
+
+
+@pytest.mark.skipif(not (REPOSITORY / ".git").exists(), reason="needs the git history")
+def test_committed_figures_of_photographs_are_curves_and_tables():
+    listed = ["git", "-C", str(REPOSITORY), "ls-files", "figures"]
+    names = subprocess.run(listed, capture_output=True, text=True, check=True).stdout.splitlines()
+    drawn = r"figures/\w+/(results\.csv|(\w+_curves|comparison_(breeds|cost|difference|distribution))\.(png|svg|pdf))"
+    assert "figures/demo/results.csv" in names
+    assert [name for name in names if not name.startswith("figures/demo/") and not re.fullmatch(drawn, name)] == []
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS)
