@@ -139,7 +139,7 @@ def summary_table(
     for name, table in (tables | floor_tables).items():
         interval = mean_interval(dice_per_image(table).to_numpy(), confidence, samples)
         rows.append({"run": name, "dice": interval.mean, "low": interval.low, "high": interval.high} | costs.get(name, {}))
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).astype(dict.fromkeys(("parameters", "epochs", "best_epoch"), "Int64"))
 
 
 def results_table(tables: dict[str, pd.DataFrame], batch_sizes: dict[str, int]) -> pd.DataFrame:
