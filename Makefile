@@ -1,12 +1,12 @@
-# make run PROFILE=demo DATA=/path/to/dataset SET="epochs=1 limit_images=4"
+# make run PROFILE=demo DATA=/path/to/dataset SET="epochs=1 limit_images=4" FORCE=1
 PYTHON ?= python3
 PROFILE ?= demo
-export PROFILE DATA SET
+export PROFILE DATA SET FORCE
 
 .PHONY: run test lab notebooks clean
 
 run: .venv/.installed
-	@.venv/bin/snakemake --snakefile workflow/Snakefile --cores all --keep-going --rerun-incomplete --quiet rules progress reason host
+	@.venv/bin/snakemake --snakefile workflow/Snakefile --cores all --keep-going --rerun-incomplete $(if $(FORCE),--forcerun notebook) --quiet rules progress reason host
 
 test: export PETSEG_WORKSPACE = $(CURDIR)/build/test
 test: .venv/.test

@@ -43,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--out", metavar="RUN_DIR", required=True, help="run folder, relative to the workspace")
     run.add_argument("-f", "--profile", metavar="PROFILE", help="path or name of a profile: demo, sample, report, best")
     run.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="set one")
+    run.add_argument("--force", action="store_true", help="train again what stands finished, or under other parameters")
     run.set_defaults(command=_run)
 
     evaluate = commands.add_parser("evaluate", help="measure a finished run again, on any dataset folder")
@@ -71,7 +72,7 @@ def _run(options: argparse.Namespace) -> int:
     from petseg_lib.execute import NotebookError, run_notebook
 
     try:
-        run_notebook(options.notebook, options.out, options.profile, dict(options.parameter))
+        run_notebook(options.notebook, options.out, options.profile, dict(options.parameter), options.force)
     except NotebookError as error:
         print(f"petseg: {error}", file=sys.stderr)
         return 1

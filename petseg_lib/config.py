@@ -152,6 +152,7 @@ class TrainingParameters(ImageParameters):
     initialisation: Literal["kaiming", "default"] = Field("kaiming", description="how weights start")
     epochs: number(int, ge=1, le=100_000) = Field(16, description="passes over the train split, 1 or more")
     batch_size: number(int, ge=1, le=65_536) = Field(4, description="images a step, 1 or more")
+    accumulate: number(int, ge=1, le=65_536) = Field(1, description="batches whose gradients make one step, 1 or more")
     optimizer: Literal["adam", "adamw"] = Field("adamw", description="optimiser")
     learning_rate: number(float, gt=0, le=1) = Field(3e-3, description="learning rate at its peak, above 0 to 1")
     weight_decay: number(float, ge=0, le=1) = Field(1e-2, description="weight decay, 0 to 1")
@@ -164,6 +165,7 @@ class TrainingParameters(ImageParameters):
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = Field("auto", description="arithmetic of the network")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where to compute")
     loader_workers: number(int, ge=0, le=256) = Field(0, description="worker processes that make batches; 0 = none")
+    force: bool = Field(False, description="train a finished run again, over what it left")
 
     def model_settings(self) -> dict[str, Any]:
         """The keyword arguments of `models.build_model`."""

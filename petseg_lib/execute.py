@@ -17,6 +17,7 @@ from typing import Any, TextIO
 
 from petseg_lib.config import NOTEBOOKS, ParameterError, shown, workspace
 from petseg_lib.profiles import Profile, checked, find_file, load_profile
+from petseg_lib.runs import Run, is_finished
 
 SECONDS_TO_STOP = 15  # papermill asks its kernel to end, which may be busy
 # Kernels that start at the same moment may be given the same ports, and then one of them dies at once.
@@ -59,6 +60,7 @@ def run_notebook(
     out: str | Path,
     profile: str | Path | None = None,
     settings: dict[str, Any] | None = None,
+    force: bool = False,
 ) -> Path:
     """Run a notebook into a run folder, showing its printed lines as they come.
 
@@ -67,17 +69,25 @@ def run_notebook(
         out: run folder, relative to the workspace or absolute.
         profile: path or name of a profile.
         settings: values of single parameters, over the profile's.
+        force: train again what stands finished, or under other parameters.
 
     Returns:
         The run folder, which now has metrics.json and notebook.ipynb.
 
     Raises:
         ParameterError: a name or value is wrong; nothing was touched.
+        RunError: a training run of other parameters stands there; nothing was touched.
         NotebookError: the notebook did not finish; the message says why and where it lies.
     """
     path = find_notebook(notebook)
     loaded = load_profile(profile) if profile else None
-    return execute(path, workspace() / out, resolve(path.stem, out, loaded, settings or {}))
+    trains = "force" in NOTEBOOKS[path.stem].model_fields
+    parameters = resolve(path.stem, out, loaded, (settings or {}) | ({"force": True} if force and trains else {}))
+    run = Run(workspace() / out)
+    if is_finished(run, NOTEBOOKS[path.stem].checked(parameters)):
+        say(run.name, "is finished already and left alone; --force trains it again")
+        return run.folder
+    return execute(path, run.folder, parameters)
 
 
 def run_again(folder: Path) -> Path:

@@ -1,6 +1,7 @@
 """The executed notebooks as one HTML page, and the committed notebooks with clean outputs."""
 
 import copy
+import shutil
 from pathlib import Path
 
 import nbformat
@@ -132,8 +133,9 @@ def refresh_notebooks() -> None:
     The parameters are those of the notebooks' own cells, so nothing is injected.
     """
     for name, model in NOTEBOOKS.items():
-        path = find_notebook(name)
-        folder = execute(path, workspace() / model().run_dir, {})
+        path, folder = find_notebook(name), workspace() / model().run_dir
+        shutil.rmtree(folder, ignore_errors=True)  # the outputs shall be those of a first run
+        execute(path, folder, {})
         nbformat.write(cleaned(nbformat.read(folder / "notebook.ipynb", as_version=4)), path)
 
 

@@ -1,5 +1,6 @@
 """The run folder: the only thing that passes from one notebook to the next."""
 
+import errno
 import json
 import os
 import platform
@@ -11,10 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from filelock import FileLock, Timeout
 
-from petseg_lib.config import Parameters, ReadableError, shown, workspace
+from petseg_lib.config import Parameters, ReadableError, TrainingParameters, shown, workspace
 
 PACKAGES = ("torch", "torchvision", "lightning-fabric", "albumentations", "numpy", "opencv-python-headless", "pillow")
+NO_ROOM = {getattr(errno, name) for name in ("ENOSPC", "EFBIG", "EDQUOT") if hasattr(errno, name)}
+_OF_FIGURES = ("figures_dir", "figure_formats")  # they change no result
+_LOCKS: dict[Path, FileLock] = {}  # of the runs under way in this process
 # What a run makes. The executed notebook is not among it: papermill writes that while the run is under way.
 _RESULTS = ("metrics.json", "history.csv", "per_image.csv", "model.safetensors", "stats.json", "resume", "tensorboard")
 
@@ -39,6 +44,11 @@ class Run:
         return (self.folder / "metrics.json").is_file()
 
     @property
+    def begun(self) -> bool:
+        """True where a training run is finished, or can go on."""
+        return (self.complete or (self.folder / "resume").is_dir()) and (self.folder / "params.json").is_file()
+
+    @property
     def parameters(self) -> dict[str, Any]:
         return self._json("params.json")["parameters"]
 
@@ -57,9 +67,15 @@ class Run:
         return pd.read_csv(self._existing("per_image.csv"))
 
     def finish(self, metrics: dict[str, Any]) -> None:
-        """Write metrics.json, which makes the run complete, and drop what only an interrupted run would need."""
-        shutil.rmtree(self.folder / "resume", ignore_errors=True)
+        """Write metrics.json, which makes the run complete, and drop what only a run under way needs."""
         write_json(self.folder / "metrics.json", metrics)
+        shutil.rmtree(self.folder / "resume", ignore_errors=True)
+        if self.folder in _LOCKS:
+            _LOCKS.pop(self.folder).release()
+
+    def write_table(self, name: str, table: pd.DataFrame) -> None:
+        """Write a table as `name`, a CSV file, whole or not at all."""
+        write_table(self.folder / name, table)
 
     def _existing(self, name: str) -> Path:
         path = self.folder / name
@@ -72,28 +88,88 @@ class Run:
 
 
 def open_run(parameters: Parameters, notebook: str) -> Run:
-    """Make a run folder and write params.json.
+    """Make a run folder, lock it for this process until the run is finished, and write params.json.
 
-    A run that was interrupted under the same parameters is left as it is, to go on from its last epoch. Whatever else an
-    earlier run left there is removed, so that results and parameters always belong together.
+    A training run that was interrupted is left as it is, to go on from its last epoch; one that is finished as well, to
+    be measured again, unless `parameters.force` says otherwise. Whatever else an earlier run left there is removed, so
+    that results and parameters always belong together.
 
     Args:
         parameters: as the notebook checked them; `run_dir` is taken relative to the workspace.
         notebook: the notebook's name, such as "03_unet_training".
+
+    Raises:
+        RunError: another process works on the folder, or a training run stands there under other parameters.
     """
     run = Run(workspace() / parameters.run_dir)
     run.folder.mkdir(parents=True, exist_ok=True)
-    values = parameters.model_dump()
-    interrupted = (run.folder / "resume").is_dir() and not run.complete
-    if not (interrupted and (run.folder / "params.json").is_file() and run.parameters == values):
-        for name in _RESULTS:
-            path = run.folder / name
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    record = {"notebook": notebook, "parameters": values, "commit": _commit(), "python": platform.python_version()}
+    _lock(run)
+    if _stands(run, parameters):
+        return run
+    for name in _RESULTS:
+        path = run.folder / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    record = {"notebook": notebook, "parameters": lasting(parameters), "commit": _commit(), "python": platform.python_version()}
     record["platform"] = f"{platform.system()} {platform.machine()}"
     record["packages"] = {name: version(name) for name in PACKAGES}
     write_json(run.folder / "params.json", record)
     return run
+
+
+def lasting(parameters: Parameters) -> dict[str, Any]:
+    """The parameters that a run's results depend on, as params.json keeps them."""
+    return parameters.model_dump(exclude={"force"})
+
+
+def is_finished(run: Run, parameters: Parameters) -> bool:
+    """Whether a training run stands finished, so that it must not be trained again.
+
+    Raises:
+        RunError: it was begun or finished under other parameters.
+    """
+    if not isinstance(parameters, TrainingParameters) or parameters.force or not run.begun:
+        return False
+    check_parameters(run, parameters)
+    return run.complete
+
+
+def check_parameters(run: Run, parameters: TrainingParameters) -> None:
+    """Refuse to train over a run of other parameters, unless `parameters.force` is set.
+
+    Raises:
+        RunError: names each parameter that differs, with both values.
+    """
+    given, standing = lasting(parameters), run.parameters
+    changed = [name for name in given | standing if given.get(name) != standing.get(name) and name not in _OF_FIGURES]
+    if changed and not parameters.force:
+        words = ", ".join(f"{name} is {given.get(name)!r} and was {standing.get(name)!r}" for name in changed)
+        raise RunError(
+            f"{shown(run.folder)} holds {'a finished' if run.complete else 'an interrupted'} run of other parameters: {words}; "
+            "choose another run folder, or force it to be trained again from the start"
+        )
+
+
+def _stands(run: Run, parameters: Parameters) -> bool:
+    """Whether a training run of these parameters stands in the folder, finished or interrupted, and shall be kept."""
+    if not isinstance(parameters, TrainingParameters) or not run.begun:
+        return False
+    check_parameters(run, parameters)
+    # A forced run that was interrupted goes on as well: a batch system may start the same command again.
+    return not parameters.force or (not run.complete and run.parameters == lasting(parameters))
+
+
+def _lock(run: Run) -> None:
+    """Of two processes on one folder the second is refused. The system drops the lock with the process that holds it."""
+    if run.folder in _LOCKS:
+        return
+    lock = FileLock(run.folder / ".lock")
+    try:
+        lock.acquire(blocking=False)
+        _LOCKS[run.folder] = lock
+    except Timeout:
+        raise RunError(
+            f"another process is working on {shown(run.folder)}: wait until it ends, or choose another folder"
+        ) from None
 
 
 def find_run(name: str, beside: Run) -> Run:
@@ -103,7 +179,11 @@ def find_run(name: str, beside: Run) -> Run:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all: a temporary file beside it, flushed to the disk, then renamed."""
+    """Write a file whole or not at all: a temporary file beside it, flushed to the disk, then renamed.
+
+    Raises:
+        RunError: the disk is full, or the file would pass a limit on its size; what stood there before still stands.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -111,8 +191,32 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+        _flush_folder(path.parent)
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        free = shutil.disk_usage(path.parent).free
+        raise RunError(
+            f"{shown(path)} needs {len(content) / 1e6:.1f} MB, but could not be written ({error.strerror}; {free / 1e6:.1f} MB "
+            "are free): make room and run the same command again; what was written before still stands"
+        ) from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _flush_folder(folder: Path) -> None:
+    """A rename survives a power cut only once its folder is flushed too; Windows has no way to ask for that."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a table as CSV without its index, atomically, with the same bytes on every system."""
+    write_atomically(path, table.to_csv(index=False, lineterminator="\n").encode())
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm.std import tqdm
 
 from petseg_lib.checkpoints import load_state, save_model, save_state
-from petseg_lib.config import TrainingParameters, shown
+from petseg_lib.config import ReadableError, TrainingParameters, shown
 from petseg_lib.data.loaders import Batch, set_epoch
 from petseg_lib.data.pets import PetDataset
 from petseg_lib.data.statistics import (
@@ -30,7 +30,7 @@ from petseg_lib.data.statistics import (
 from petseg_lib.dice import build_loss, count, dice_from_counts
 from petseg_lib.evaluation import images_per_second
 from petseg_lib.models import gflop, parameter_count
-from petseg_lib.runs import Run, find_run, write_atomically
+from petseg_lib.runs import Run, find_run
 
 LOW_DICE = 0.7  # the report kept no model below it; here it is kept, with a warning
 GRID_IMAGES = 4
@@ -111,6 +111,10 @@ def average_weights(model: nn.Module, decay: float) -> AveragedModel:
     return AveragedModel(model, multi_avg_fn=update, use_buffers=True)
 
 
+class TrainingError(ReadableError):
+    """A training run that cannot go on. What it had reached stands in its folder."""
+
+
 @dataclass
 class Progress:
     """Where a training run stands; together with the weights, all that it needs to go on."""
@@ -133,7 +137,7 @@ def fit(
     """Train, and leave the best weights by validation Dice in the run folder's model.safetensors.
 
     Each epoch's order, augmentation and dropout are a function of the seed and the epoch alone, so that a run that was
-    interrupted goes on from its last finished epoch as if it had not been.
+    interrupted goes on from its last finished epoch as if it had not been. A finished run is not trained again.
 
     Args:
         model: on any device; it is trained in place and ends with the best weights.
@@ -143,11 +147,20 @@ def fit(
     Returns:
         The history: one row an epoch with epoch, learning_rate, train_loss, train_dice, valid_loss, valid_dice (both
         dice_image at the model's size) and seconds.
+
+    Raises:
+        TrainingError: the loss is not finite, or the device's memory does not hold a step.
+        RunError: the disk is full.
     """
+    if run.complete:
+        print(f"{shown(run.folder)} is finished: its weights are loaded, nothing is trained (force = True trains again).")
+        _load_best(run, model.to(fabric.device, memory_format=torch.channels_last))
+        return run.history
     model = model.to(fabric.device, memory_format=torch.channels_last)
     optimizer = build_optimizer(model, parameters)
     wrapped, optimizer = fabric.setup(model, optimizer)
-    schedule = build_schedule(optimizer, parameters, parameters.epochs * len(train_loader))
+    steps = -(-len(train_loader) // parameters.accumulate)
+    schedule = build_schedule(optimizer, parameters, parameters.epochs * steps)
     averaged = average_weights(model, parameters.ema_decay) if parameters.ema_decay else None
     parts = {"model": model, "optimizer": optimizer, "schedule": schedule} | ({"averaged": averaged} if averaged else {})
     progress = _resume(run, parts)
@@ -160,8 +173,17 @@ def fit(
             set_epoch(train_loader, epoch)
             torch.manual_seed(parameters.seed * 1_000_003 + epoch)
             batches = tqdm(train_loader, f"epoch {epoch}/{parameters.epochs}", leave=False, disable=not watched)
-            trained = _train_epoch(wrapped, batches, optimizer, schedule, loss_of, fabric, averaged)
-            validated = _measure(evaluated, valid_loader, loss_of, fabric)
+            try:
+                losses, counts, rates = _train_epoch(wrapped, batches, optimizer, schedule, loss_of, fabric, averaged, parameters)
+                _check_finite(losses, rates, train_loader, epoch)
+                validated = _measure(evaluated, valid_loader, loss_of, fabric)
+            except torch.OutOfMemoryError:
+                raise TrainingError(
+                    f"the memory of {fabric.device} does not hold a step of epoch {epoch}: lower batch_size "
+                    f"({parameters.batch_size} now) and raise accumulate ({parameters.accumulate} now) by as much, or lower "
+                    f"image_size ({parameters.image_size} now)"
+                ) from None
+            trained = _means(losses, counts)
             row = {"epoch": epoch, "learning_rate": optimizer.param_groups[0]["lr"]}
             row |= {"train_loss": trained[0], "train_dice": trained[1], "valid_loss": validated[0]}
             row |= {"valid_dice": validated[1], "seconds": time.perf_counter() - began}
@@ -203,23 +225,39 @@ def someone_watches() -> bool:
     return bool(kernel._allow_stdin) if kernel is not None else sys.stdout.isatty()
 
 
-def _train_epoch(model, batches, optimizer, schedule, loss_of, fabric, averaged) -> tuple[float, float]:
-    """One pass over the training split: mean loss and mean dice_image of its (augmented) images."""
+def _train_epoch(model, batches, optimizer, schedule, loss_of, fabric, averaged, parameters) -> tuple[list, list, list]:
+    """One pass over the training split: of each batch its loss (times its images), counts (of augmented images) and learning rate."""
     model.train()
-    losses, counts = [], []
-    for batch in batches:
+    losses, counts, rates = [], [], []
+    for number, batch in enumerate(batches):
         image, target, scored, _ = _to_device(fabric, batch)
+        place = number % parameters.accumulate
+        together = min(parameters.accumulate, len(batches) - number + place)  # an epoch's last step may have fewer batches
         logits = model(image)
         loss = loss_of(logits, target, scored)
-        fabric.backward(loss)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        schedule.step()
-        if averaged is not None:
-            averaged.update_parameters(model.module)
+        fabric.backward(loss / together)
         losses.append(loss.detach() * len(image))
         counts.append(count(logits.detach() > 0, target.bool(), scored))
-    return _means(losses, counts)
+        rates.append(optimizer.param_groups[0]["lr"])
+        if place + 1 == together:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            schedule.step()
+            if averaged is not None:
+                averaged.update_parameters(model.module)
+    return losses, counts, rates
+
+
+def _check_finite(losses: list[Tensor], rates: list[float], loader: DataLoader, epoch: int) -> None:
+    """Asked once an epoch, before anything of it is saved: to ask at each step would wait for the device each time."""
+    broken = (~torch.stack(losses).isfinite()).nonzero().flatten().tolist()
+    if broken:
+        rows = list(loader.sampler)[broken[0]]
+        raise TrainingError(
+            f"the loss is not finite in epoch {epoch} from step {broken[0] + 1} of {len(losses)} on, at learning rate "
+            f"{rates[broken[0]]:.3g}, with the images {', '.join(loader.dataset.cache.names[row] for row in rows)}; the best "
+            "weights before it are kept: try a lower learning_rate, or precision 32-true"
+        )
 
 
 @torch.no_grad()
@@ -260,8 +298,7 @@ def _line(row: dict[str, float], epochs: int, better: bool) -> str:
 def _save(run: Run, parts: dict[str, Any], progress: Progress) -> None:
     state = {name: part.state_dict() for name, part in parts.items()}
     save_state(run.folder / "resume" / "state.pt", state | {"progress": vars(progress)})
-    content = pd.DataFrame(progress.history).to_csv(index=False, lineterminator="\n")
-    write_atomically(run.folder / "history.csv", content.encode())
+    run.write_table("history.csv", pd.DataFrame(progress.history))
 
 
 def _resume(run: Run, parts: dict[str, Any]) -> Progress:
@@ -272,6 +309,7 @@ def _resume(run: Run, parts: dict[str, Any]) -> Progress:
     for name, part in parts.items():
         part.load_state_dict(state[name])
     progress = Progress(**state["progress"])
+    run.write_table("history.csv", pd.DataFrame(progress.history))  # which comes after the state, and may be an epoch behind
     print(f"Going on after epoch {progress.epoch}, from {shown(path)}.", flush=True)
     return progress
 

@@ -1,15 +1,19 @@
 """The training loop and the run folder, with a network small enough for seconds."""
 
 import json
+import math
+import subprocess
+import sys
 
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from petseg_lib import checkpoints, runs, training
 from petseg_lib.config import ResNet34UNetParameters, UNetParameters
 from petseg_lib.data.cache import open_cache
-from petseg_lib.data.loaders import build_loader
+from petseg_lib.data.loaders import Batch, build_loader
 from petseg_lib.data.pets import load_pets
 from petseg_lib.data.synthetic import draw_pets
 from petseg_lib.models import build_model
@@ -46,7 +50,15 @@ def train(pets, run_dir: str, stop_after: int = 0, **settings):
         return run, training.fit(model, *loaders, parameters, run, fabric, description)
 
 
-@pytest.mark.parametrize("settings", [{}, {"ema_decay": 0.9, "optimizer": "adam", "schedule": "cosine"}, {"resnet": True}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"loader_workers": 2},
+        {"ema_decay": 0.9, "optimizer": "adam", "schedule": "cosine"},
+        {"resnet": True, "accumulate": 2},
+        {"resnet": True, "loader_workers": 2, "ema_decay": 0.9},
+    ],
+)
 def test_an_interrupted_run_ends_as_one_that_was_not(pets, settings):
     whole, history = train(pets, "runs/t/whole", **settings)
     with pytest.raises(KeyboardInterrupt):
@@ -97,13 +109,120 @@ def test_the_optimizer_leaves_biases_and_batchnorm_undecayed():
     assert undecayed["weight_decay"] == 0 and len(decayed["params"]) + len(undecayed["params"]) == len(list(model.parameters()))
 
 
-def test_opening_a_run_under_other_parameters_removes_old_results(pets):
-    run, _ = train(pets, "runs/t/again", epochs=1)
+def open_small(run_dir: str, **settings) -> runs.Run:
+    return runs.open_run(UNetParameters.checked(SMALL | {"run_dir": run_dir} | settings), "test")
+
+
+def test_a_finished_run_is_not_trained_again_unless_forced(pets):
+    run, history = train(pets, "runs/t/done", epochs=1)
     run.finish({"done": True})
     assert run.complete and not (run.folder / "resume").exists()
-    runs.open_run(UNetParameters.checked(SMALL | {"run_dir": "runs/t/again", "seed": 5}), "test")
+    weights, record = (run.folder / "model.safetensors").stat().st_mtime_ns, (run.folder / "params.json").read_bytes()
+    again, kept = train(pets, "runs/t/done", epochs=1)
+    pd.testing.assert_frame_equal(kept, history)
+    assert (run.folder / "model.safetensors").stat().st_mtime_ns == weights
+    assert again.complete and (run.folder / "params.json").read_bytes() == record
+    train(pets, "runs/t/done", epochs=1, force=True)
+    assert (run.folder / "model.safetensors").stat().st_mtime_ns > weights and not run.complete
+
+
+def test_a_run_of_other_parameters_is_refused_with_their_names(pets):
+    run, _ = train(pets, "runs/t/other", epochs=1)
+    refused = (
+        "an interrupted run of other parameters: seed is 5 and was 0, epochs is 2 and was 1; choose another run folder, or force"
+    )
+    with pytest.raises(runs.RunError, match=refused):
+        open_small("runs/t/other", seed=5)
+    run.finish({"done": True})
+    with pytest.raises(runs.RunError, match=refused.replace("an interrupted", "a finished")):
+        open_small("runs/t/other", seed=5)
+    assert run.complete and (run.folder / "model.safetensors").exists()
+    open_small("runs/t/other", epochs=1, figures_dir="figures/elsewhere")  # where figures go changes no result
+    open_small("runs/t/other", seed=5, force=True)
     assert not run.complete and not (run.folder / "model.safetensors").exists()
-    assert json.loads((run.folder / "params.json").read_text())["parameters"]["seed"] == 5
+    record = json.loads((run.folder / "params.json").read_text())["parameters"]
+    assert record["seed"] == 5 and "force" not in record
+
+
+def test_a_forced_run_that_was_interrupted_goes_on(pets, capsys):
+    with pytest.raises(KeyboardInterrupt):
+        train(pets, "runs/t/forced", stop_after=1, force=True)
+    _, history = train(pets, "runs/t/forced", force=True)
+    assert "Going on after epoch 1" in capsys.readouterr().out and len(history) == 2
+
+
+def test_a_second_process_on_a_folder_is_refused(temporary_workspace):
+    code = "from petseg_lib import config, runs; runs.open_run(config.UNetParameters(run_dir='runs/t/one'), 'test')"
+    run = runs.open_run(UNetParameters(run_dir="runs/t/one"), "test")
+    assert runs.open_run(UNetParameters(run_dir="runs/t/one"), "test") == run  # a cell may run twice
+    refused = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "RunError: another process is working on runs/t/one: wait until it ends" in refused.stderr
+    run.finish({})
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False).stderr == ""
+
+
+def test_history_catches_up_with_a_state_that_was_saved_before_it(pets):
+    run, history = train(pets, "runs/t/behind")
+    (run.folder / "history.csv").write_text("epoch\n1\n")  # as if the power had gone between the two files
+    _, resumed = train(pets, "runs/t/behind")
+    pd.testing.assert_frame_equal(resumed, history)
+    pd.testing.assert_frame_equal(run.history, history)
+
+
+def test_accumulated_batches_make_the_step_of_one_batch():
+    """Of a network without BatchNorm, whose gradient of a mean is the mean of gradients."""
+    parameters = UNetParameters(accumulate=2, optimizer="adam", schedule="constant", learning_rate=0.1)
+    targets = torch.arange(6.0).view(3, 2, 1, 1, 1).expand(3, 2, 1, 4, 4) > 2
+    scored = torch.ones(2, 1, 4, 4, dtype=torch.bool)
+    batches = [Batch(torch.ones(2, 3, 4, 4), target.float(), scored, torch.arange(2)) for target in targets]
+    fabric, ends = training.start(parameters), []
+    for accumulate, given in (
+        (2, batches[:2]),
+        (1, [together(batches[:2])]),
+        (2, batches),
+        (3, batches),
+        (1, [together(batches)]),
+    ):
+        torch.manual_seed(0)
+        model = torch.nn.Conv2d(3, 1, 1)
+        wrapped, optimizer = fabric.setup(model, training.build_optimizer(model, parameters))
+        schedule = training.build_schedule(optimizer, parameters, 9)
+        loss_of = training.build_loss("bce")
+        parameters_now = parameters.model_copy(update={"accumulate": accumulate})
+        training._train_epoch(wrapped, given, optimizer, schedule, loss_of, fabric, None, parameters_now)
+        ends.append((model.weight.detach().clone(), schedule.last_epoch))
+    assert torch.allclose(ends[0][0], ends[1][0]) and torch.allclose(ends[3][0], ends[4][0])
+    assert [steps for _, steps in ends] == [1, 1, 2, 1, 1]
+
+
+def together(batches):
+    return Batch(*(torch.cat(parts) for parts in zip(*batches, strict=True)))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_batch(pets, monkeypatch):
+    losses = iter([1.0] * 7 + [math.nan] * 30)  # 5 steps and 1 of validation an epoch
+    monkeypatch.setattr(training, "build_loss", lambda name: lambda logits, target, scored: logits.mean() * 0 + next(losses))
+    sentence = (
+        r"the loss is not finite in epoch 2 from step 2 of 5 on, at learning rate 0\.\d+, with the images \w+, \w+, \w+, \w+; "
+        "the best weights before it are kept"
+    )
+    with pytest.raises(training.TrainingError, match=sentence):
+        train(pets, "runs/t/nan")
+    run = runs.Run(runs.workspace() / "runs/t/nan")
+    assert list(run.history["epoch"]) == [1]
+    assert all(tensor.isfinite().all() for tensor in load_file(run.folder / "model.safetensors").values())
+
+
+def test_too_little_memory_names_what_to_lower(pets, monkeypatch):
+    def full(*given):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(training, "_train_epoch", full)
+    sentence = (
+        r"does not hold a step of epoch 1: lower batch_size \(4 now\) and raise accumulate \(1 now\) .* image_size \(32 now\)"
+    )
+    with pytest.raises(training.TrainingError, match=sentence):
+        train(pets, "runs/t/memory")
 
 
 def test_a_run_that_does_not_stand_is_one_sentence():
@@ -115,7 +234,28 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "there" / "file"
     path.parent.mkdir()
     runs.write_atomically(path, b"old")
-    monkeypatch.setattr(runs.os, "fsync", lambda descriptor: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-    with pytest.raises(OSError, match="No space left"):
+    monkeypatch.setattr(runs.os, "fsync", lambda descriptor: (_ for _ in ()).throw(OSError(5, "Input/output error")))
+    with pytest.raises(OSError, match="Input/output error"):
         runs.write_atomically(path, b"new")
     assert path.read_bytes() == b"old" and list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a limit on the size of files is POSIX's")
+def test_a_full_disk_is_one_sentence_and_the_last_checkpoint_loads(pets):
+    """In a process whose files may not pass a size that the weights fit into, and the whole state does not."""
+    run, _ = train(pets, "runs/t/full", epochs=1)
+    size, state = ((run.folder / name).stat().st_size for name in ("model.safetensors", "resume/state.pt"))
+    weights = (run.folder / "model.safetensors").read_bytes()
+    code = (
+        "import resource, signal; from pathlib import Path; from petseg_lib import checkpoints; "
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+        f"folder = Path({str(run.folder)!r}); state = checkpoints.load_state(folder / 'resume' / 'state.pt'); "
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({(size + state) // 2}, {state})); "
+        "checkpoints.save_state(folder / 'resume' / 'state.pt', state)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "RunError: runs/t/full/resume/state.pt needs 0.1 MB, but could not be written (File too large; " in ended.stderr
+    assert ended.stderr.strip().endswith("make room and run the same command again; what was written before still stands")
+    assert checkpoints.load_state(run.folder / "resume" / "state.pt")["progress"]["epoch"] == 1
+    assert (run.folder / "model.safetensors").read_bytes() == weights
+    assert checkpoints.load_model(run.folder / "model.safetensors")[1]["model"] == "unet"
