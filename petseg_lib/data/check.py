@@ -37,16 +37,7 @@ UNUSABLE = "training stops; left out under bad_samples: skip"
 CONVERTED, IGNORED, USED = "converted", "ignored", "used as it is"
 LEVELS = {STOPS: "stops", UNUSABLE: "unusable", CONVERTED: "note", IGNORED: "note", USED: "note"}
 
-COLOURS = {
-    "1": "two grey levels alone",
-    "L": "grey levels alone",
-    "LA": "grey levels and an alpha channel",
-    "P": "a palette",
-    "PA": "a palette and an alpha channel",
-    "RGBA": "an alpha channel",
-    "CMYK": "CMYK colours",
-    "I;16": "16 bits a pixel, of which values above 255 become white",
-}
+COLOURS = {"L": "grey levels alone", "P": "a palette", "RGBA": "an alpha channel", "CMYK": "CMYK colours"}
 ROWS_ALIKE = 10
 
 
@@ -125,9 +116,9 @@ def check_folder(folder: str | Path, progress: bool = False) -> Check:
         return Check(dict.fromkeys(SPLITS, 0), (Problem(".", str(error), STOPS),))
     dataset, problems = _read_lists(root)
     pairs = _read_pairs(dataset, dataset.pets, progress)
-    for pair in pairs:
-        problems += pair.problems
-    problems += _same_photographs(dataset.pets, [pair.pixels for pair in pairs])
+    for found, _ in pairs:
+        problems += found
+    problems += _same_photographs(dataset.pets, [digest for _, digest in pairs])
     problems += _unlisted("images", there["images"], {f"{pet.name}.jpg" for pet in dataset.pets})
     problems += _unlisted("annotations/trimaps", there["annotations/trimaps"], {f"{pet.name}.png" for pet in dataset.pets})
     problems.sort(key=lambda problem: list(LEVELS).index(problem.consequence))
@@ -155,8 +146,8 @@ def bad_samples(dataset: PetDataset, pets: Sequence[Pet], progress: bool = False
         progress: show a bar.
     """
     bad = {}
-    for pet, pair in zip(pets, _read_pairs(dataset, pets, progress), strict=True):
-        reasons = [f"{problem.file} {problem.problem}" for problem in pair.problems if problem.level != "note"]
+    for pet, (problems, _) in zip(pets, _read_pairs(dataset, pets, progress), strict=True):
+        reasons = [f"{problem.file} {problem.problem}" for problem in problems if problem.level != "note"]
         if reasons:
             bad[pet.name] = "; ".join(reasons)
     return bad
@@ -187,77 +178,64 @@ def _read_lists(root: Path) -> tuple[PetDataset, list[Problem]]:
     return dataset, problems
 
 
-@dataclass(frozen=True)
-class _Pair:
-    """What is kept of two files once they were read: their problems, and a digest of the photograph's pixels."""
-
-    problems: tuple[Problem, ...]
-    pixels: bytes | None
-
-
-def _read_pairs(dataset: PetDataset, pets: Sequence[Pet], progress: bool) -> list[_Pair]:
+def _read_pairs(dataset: PetDataset, pets: Sequence[Pet], progress: bool) -> list[tuple[list[Problem], bytes | None]]:
+    """The problems of each pet's two files, and a digest of the photograph's pixels."""
     with ThreadPoolExecutor() as pool:  # Pillow lets go of the interpreter while it decodes
         pairs = pool.map(partial(_read_pair, dataset), pets)
         return list(tqdm(pairs, total=len(pets), desc="checking", unit="pet", disable=not progress))
 
 
-def _read_pair(dataset: PetDataset, pet: Pet) -> _Pair:
-    paths = dataset.photograph_path(pet), dataset.trimap_path(pet)
-    photograph, mask = (path.relative_to(dataset.root).as_posix() for path in paths)
-    problems = []
-    image = trimap = pixels = None
+def _read_pair(dataset: PetDataset, pet: Pet) -> tuple[list[Problem], bytes | None]:
+    photograph, mask = f"images/{pet.name}.jpg", f"annotations/trimaps/{pet.name}.png"
+    problems: list[Problem] = []
+    image = trimap = digest = None
     turned = 1
     try:
-        source = opened(file_bytes(paths[0]))
-        turned, note = orientation(source), _to_convert(source, ("JPEG", "MPO"), "jpg", COLOURS)
-        image = decoded_rgb(source)
-        pixels = hashlib.sha256(repr(image.size).encode() + image.tobytes()).digest()
+        picture = opened(file_bytes(dataset.root / photograph))
+        turned, note = orientation(picture), _to_convert(picture)
+        image = decoded_rgb(picture)
+        digest = hashlib.sha256(repr(image.size).encode() + image.tobytes()).digest()
         if note:
             problems.append(Problem(photograph, note, CONVERTED))
     except DatasetError as error:
         problems.append(_unreadable(photograph, error))
     try:
-        source = opened(file_bytes(paths[1]))
-        trimap = decoded_trimap(source)
-        if note := _to_convert(source, ("PNG",), "png"):
-            problems.append(Problem(mask, note, CONVERTED))
+        trimap = decoded_trimap(opened(file_bytes(dataset.root / mask)))
         if not (trimap == PET).any():
             problems.append(Problem(mask, "has no pet pixel", USED))
     except DatasetError as error:
         problems.append(_unreadable(mask, error))
-    fits = image is None or trimap is None or image.size == trimap.shape[::-1]
-    if not fits:
-        (width, height), (mask_height, mask_width) = image.size, trimap.shape
-        if turned >= 5 and image.size == trimap.shape:
-            sentence = (
-                f"has {width} x {height} px as stored, but its mask follows the EXIF rotation: {mask_width} x {mask_height}"
-            )
-            problems.append(Problem(photograph, sentence, UNUSABLE))
-        else:
-            sentence = f"has {mask_width} x {mask_height} px, but its photograph {width} x {height}"
-            problems.append(Problem(mask, sentence, UNUSABLE))
+    if image and trimap is not None and image.size != trimap.shape[::-1]:
+        problems.append(_other_size(photograph, mask, image.size, trimap.shape[::-1], turned))
     elif turned > 1:
         problems.append(Problem(photograph, f"has the EXIF orientation {turned}, which is not followed", USED))
-    return _Pair(tuple(problems), pixels)
+    return problems, digest
 
 
 def _unreadable(file: str, error: DatasetError) -> Problem:
-    # A missing file stops training in any case, as it says that the download is not complete.
+    # A missing file says that the download is not complete: then training stops in any case.
     return Problem(file, str(error), STOPS if isinstance(error.__cause__, FileNotFoundError) else UNUSABLE)
 
 
-def _to_convert(image: Image.Image, formats: tuple[str, ...], suffix: str, colours: dict[str, str] | None = None) -> str:
-    """How a picture differs from the format and the colours that its name promises; empty where it does not."""
-    parts = [] if image.format in formats else [f"is a {image.format} named .{suffix}"]
-    if colours and image.mode != "RGB":
-        parts.append(f"has {colours.get(image.mode, f'the colour mode {image.mode}')}")
+def _to_convert(picture: Image.Image) -> str:
+    """How a photograph differs from a JPEG in RGB; empty where it does not."""
+    parts = [] if picture.format in ("JPEG", "MPO") else [f"is a {picture.format} named .jpg"]
+    if picture.mode != "RGB":
+        parts.append(f"has {COLOURS.get(picture.mode, f'the colour mode {picture.mode}')}")
     return " and ".join(parts)
 
 
-def _same_photographs(pets: Sequence[Pet], pixels: Sequence[bytes | None]) -> Iterator[Problem]:
+def _other_size(photograph: str, mask: str, size: tuple[int, int], mask_size: tuple[int, int], turned: int) -> Problem:
+    stored, drawn = (f"{width} x {height}" for width, height in (size, mask_size))
+    if turned >= 5 and size == mask_size[::-1]:
+        return Problem(photograph, f"has {stored} px as stored, but its mask follows the EXIF rotation: {drawn}", UNUSABLE)
+    return Problem(mask, f"has {drawn} px, but its photograph {stored}", UNUSABLE)
+
+
+def _same_photographs(pets: Sequence[Pet], digests: Sequence[bytes | None]) -> Iterator[Problem]:
     """Photographs that show the same pixels as one before them."""
     first: dict[bytes, Pet] = {}
-    for pet, digest in zip(pets, pixels, strict=True):
+    for pet, digest in zip(pets, digests, strict=True):
         other = pet if digest is None else first.setdefault(digest, pet)
         if other is pet:
             continue

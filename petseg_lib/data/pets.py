@@ -198,10 +198,12 @@ def decoded_trimap(image: Image.Image) -> np.ndarray:
     trimap = np.asarray(image)
     if trimap.ndim != 2:
         raise DatasetError(f"has {trimap.shape[-1]} channels, but a trimap has one")
-    if not np.isin(trimap, (1, 2, 3)).all():
+    if trimap.dtype == bool:
+        trimap = trimap.astype(np.uint8)
+    if trimap.min() < 1 or trimap.max() > 3 or trimap.dtype.kind == "f":
         found = np.unique(trimap).tolist()
-        looks = ": it is a mask of 0 and 255, not a trimap" if set(found) <= {0, 255} else ""
-        raise DatasetError(f"has the values {some(found)}, but only 1, 2 and 3 are allowed{looks}")
+        mask = "".join(f": it is a mask of 0 and {top}, not a trimap" for top in (1, 255) if set(found) == {0, top})
+        raise DatasetError(f"has the values {some(found)}, but only 1, 2 and 3 are allowed{mask}")
     return trimap.astype(np.uint8)
 
 
