@@ -145,12 +145,10 @@ def bad_samples(dataset: PetDataset, pets: Sequence[Pet], progress: bool = False
         pets: which of them to read.
         progress: show a bar.
     """
-    bad = {}
+    reasons = {}
     for pet, (problems, _) in zip(pets, _read_pairs(dataset, pets, progress), strict=True):
-        reasons = [f"{problem.file} {problem.problem}" for problem in problems if problem.level != "note"]
-        if reasons:
-            bad[pet.name] = "; ".join(reasons)
-    return bad
+        reasons[pet.name] = "; ".join(f"{problem.file} {problem.problem}" for problem in problems if problem.level != "note")
+    return {name: reason for name, reason in reasons.items() if reason}
 
 
 def _read_lists(root: Path) -> tuple[PetDataset, list[Problem]]:
@@ -172,10 +170,9 @@ def _read_lists(root: Path) -> tuple[PetDataset, list[Problem]]:
     for pet in (*lists[0], *lists[1]):
         by_name.setdefault(pet.name, pet)
     dataset = PetDataset(root, tuple(by_name.values()))
-    for split in SPLITS:
-        if not dataset.split(split):
-            problems.append(Problem("annotations", f"the split {split!r} is empty: every split needs one image or more", STOPS))
-    return dataset, problems
+    empty = [split for split in SPLITS if not dataset.split(split)]
+    needed = "is empty: every split needs one image or more"
+    return dataset, problems + [Problem("annotations", f"the split {split!r} {needed}", STOPS) for split in empty]
 
 
 def _read_pairs(dataset: PetDataset, pets: Sequence[Pet], progress: bool) -> list[tuple[list[Problem], bytes | None]]:
@@ -192,8 +189,9 @@ def _read_pair(dataset: PetDataset, pet: Pet) -> tuple[list[Problem], bytes | No
     turned = 1
     try:
         picture = opened(file_bytes(dataset.root / photograph))
-        turned, note = orientation(picture), _to_convert(picture)
+        note = _to_convert(picture)
         image = decoded_rgb(picture)
+        turned = orientation(picture)
         digest = hashlib.sha256(repr(image.size).encode() + image.tobytes()).digest()
         if note:
             problems.append(Problem(photograph, note, CONVERTED))

@@ -208,7 +208,10 @@ def decoded_trimap(image: Image.Image) -> np.ndarray:
 
 
 def orientation(image: Image.Image) -> int:
-    """How its EXIF tag wants a photograph turned or mirrored: 2 to 8, of which 5 and more swap its sides; 1 = as it is."""
+    """How its EXIF tag wants a photograph turned or mirrored: 2 to 8, of which 5 and more swap its sides; 1 = as it is.
+
+    To be asked once the pixels are decoded: a PNG keeps the tag behind them, and Pillow would tell of no damage later.
+    """
     try:
         with _without_warnings():
             value = image.getexif().get(ORIENTATION_TAG)
