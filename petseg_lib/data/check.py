@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from textwrap import wrap
 from typing import Any, Literal
 
 from PIL import Image
@@ -39,6 +40,7 @@ LEVELS = {STOPS: "stops", UNUSABLE: "unusable", CONVERTED: "note", IGNORED: "not
 
 COLOURS = {"L": "grey levels alone", "P": "a palette", "RGBA": "an alpha channel", "CMYK": "CMYK colours"}
 ROWS_ALIKE = 10
+PROBLEM_WIDTH = 80  # characters
 
 
 @dataclass(frozen=True)
@@ -85,9 +87,10 @@ class Check:
             alike.setdefault((problem.problem, problem.consequence), []).append(problem.file)
         rows = [("file", "problem", "what will happen")] if alike else []
         for (sentence, consequence), files in alike.items():
-            rows += [(file, sentence, consequence) for file in files[:ROWS_ALIKE]]
-            if len(files) > ROWS_ALIKE:
-                rows.append((f"and {len(files) - ROWS_ALIKE} more files", sentence, consequence))
+            more = [f"and {len(files) - ROWS_ALIKE} more files"] if len(files) > ROWS_ALIKE else []
+            first, *rest = wrap(sentence, PROBLEM_WIDTH)
+            for file in (*files[:ROWS_ALIKE], *more):
+                rows += [(file, first, consequence), *(("", part, "") for part in rest)]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
         listed = ", ".join(f"{count} {split}" for split, count in self.pets.items())
