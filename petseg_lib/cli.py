@@ -14,6 +14,11 @@ The run folder's last part names the section of the profile; a run without a sec
 parameters. Exit status: 0 done, 1 the notebook failed, 2 a parameter is wrong (nothing was run), 130 interrupted.
 """
 
+CHECK_HELP = """\
+Read every listed photograph and trimap, and name all that is wrong with them at once.
+Exit status: 0 training can start, 1 it would stop, 2 the command is wrong.
+"""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand; returns the exit status."""
@@ -62,6 +67,18 @@ def _parser() -> argparse.ArgumentParser:
     pets.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the drawing (default: 0)")
     pets.set_defaults(command=_pets)
 
+    data = commands.add_parser("data", help="check a dataset folder, or download Oxford-IIIT Pet")
+    actions = data.add_subparsers(metavar="ACTION", required=True)
+    check = actions.add_parser(
+        "check", help="read every file, and say what training will do about it", description=CHECK_HELP, formatter_class=plain
+    )
+    check.add_argument("folder", metavar="DIR", help="dataset folder in the Oxford layout, or demo")
+    check.add_argument("--json", metavar="FILE", help="write the problems to this file as well")
+    check.set_defaults(command=_check)
+    download = actions.add_parser("download", help="download Oxford-IIIT Pet")
+    download.add_argument("folder", metavar="DIR", help="folder to write")
+    download.set_defaults(command=_download)
+
     notebooks = commands.add_parser("notebooks", help="run the notebooks as they stand and keep their cleaned outputs")
     notebooks.add_argument("--check", action="store_true", help="only look for widget state, paths, timestamps")
     notebooks.set_defaults(command=_notebooks)
@@ -97,6 +114,23 @@ def _pets(options: argparse.Namespace) -> None:
     from petseg_lib.data.synthetic import draw_pets
 
     print(draw_pets(options.folder, options.count, options.seed))
+
+
+def _check(options: argparse.Namespace) -> int:
+    from petseg_lib.data.check import check_folder, write_json
+    from petseg_lib.data.pets import dataset_folder
+
+    check = check_folder(dataset_folder(options.folder), progress=sys.stderr.isatty())
+    print(check.table())
+    if options.json:
+        write_json(check, options.json)
+    return 0 if check.trainable else 1
+
+
+def _download(options: argparse.Namespace) -> None:
+    from petseg_lib.data.download import download
+
+    print(download(options.folder))
 
 
 def _notebooks(options: argparse.Namespace) -> int:

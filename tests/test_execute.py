@@ -221,7 +221,7 @@ def test_help_is_quick():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
-@pytest.mark.parametrize("command", ["", "run", "evaluate", "report", "pets", "notebooks"])
+@pytest.mark.parametrize("command", ["", "run", "evaluate", "report", "pets", "data", "notebooks"])
 def test_every_command_has_help(command, capsys):
     with pytest.raises(SystemExit) as ended:
         main([*filter(None, [command]), "--help"])

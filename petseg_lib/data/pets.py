@@ -4,16 +4,20 @@ Layout and list files: Parkhi, Vedaldi, Zisserman, Jawahar, "Cats and Dogs", CVP
 to the dataset; folders are never searched, because archives of it hold hidden and unlisted files as well.
 """
 
+import io
 import tempfile
+import threading
+import warnings
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pandas as pd
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from petseg_lib.config import ReadableError, workspace
 
@@ -21,6 +25,12 @@ SPLITS = ("train", "valid", "test")
 SPECIES = {"1": "cat", "2": "dog"}
 DEMO_COUNT = 240
 VALID_EVERY = 10
+LISTS = {"trainval.txt": {"split": "train", "valid_every": VALID_EVERY}, "test.txt": {"split": "test"}}
+LINE_RULE = "a line must be NAME CLASS SPECIES BREED with SPECIES 1 (cat) or 2 (dog)"
+NO_PATH = set("/\\\0")  # a name must not lead out of the folder
+ORIENTATION_TAG = 0x0112
+
+_warnings_lock = threading.Lock()
 
 
 class DatasetError(ReadableError):
@@ -75,10 +85,10 @@ def load_pets(root: str | Path, limit_images: int = 0) -> PetDataset:
         DatasetError: a folder, list file, photograph or trimap is missing, a split is empty, a line cannot be read,
             or a name stands twice.
     """
-    root = _dataset_root(Path(root))
-    trainval = _read_list(root / "annotations" / "trainval.txt", "train", valid_every=VALID_EVERY)
-    test = _read_list(root / "annotations" / "test.txt", "test")
-    _check_names(trainval, test)
+    root = dataset_root(Path(root))
+    trainval, test = (_read_list(root, file) for file in LISTS)
+    if repeated := repeated_names(trainval, test):
+        raise DatasetError(repeated[0])
     dataset = PetDataset(root, (*trainval, *test))
     for split in SPLITS:
         if not dataset.split(split):
@@ -94,24 +104,34 @@ def open_dataset(data: str, limit_images: int = 0) -> PetDataset:
     """The dataset that the parameter `data` names.
 
     Args:
-        data: `demo` for the built-in synthetic pets, drawn at first use into `data/demo` of the workspace; or a folder,
-            absolute, or relative to the current folder or else to the workspace.
+        data: as in `dataset_folder`.
         limit_images: as in `load_pets`.
 
     Raises:
         DatasetError: the folder cannot be used.
     """
+    return load_pets(dataset_folder(data), limit_images)
+
+
+def dataset_folder(data: str) -> Path:
+    """The folder that the parameter `data` names, which need not exist.
+
+    Args:
+        data: `demo` for the built-in synthetic pets, drawn at first use into `data/demo` of the workspace; or a folder,
+            absolute, or relative to the current folder or else to the workspace.
+    """
     if data == "demo":
-        return load_pets(_demo_folder(), limit_images)
+        return _demo_folder()
     folder = Path(data).expanduser()
-    return load_pets(folder if folder.exists() else workspace() / folder, limit_images)
+    return folder if folder.exists() else workspace() / folder
 
 
 def describe(dataset: PetDataset) -> pd.DataFrame:
     """One row a pet: name, breed, species, split, width and height of the photograph in px (from its header alone)."""
     rows = []
     for pet in dataset.pets:
-        with _opened(dataset.photograph_path(pet)) as image:
+        path = dataset.photograph_path(pet)
+        with _named(f"the photograph {path}"), opened(path) as image:
             rows.append((pet.name, pet.breed, pet.species, pet.split, *image.size))
     return pd.DataFrame(rows, columns=["name", "breed", "species", "split", "width", "height"])
 
@@ -127,11 +147,8 @@ def open_rgb(path: Path) -> Image.Image:
     Raises:
         DatasetError: the file is missing or damaged.
     """
-    with _opened(path) as image:
-        try:
-            return image.convert("RGB")
-        except (OSError, SyntaxError) as error:  # Pillow raises either for damaged data
-            raise DatasetError(f"the photograph {path} is damaged: {error}") from error
+    with _named(f"the photograph {path}"):
+        return decoded_rgb(opened(file_bytes(path)))
 
 
 def read_trimap(path: Path) -> np.ndarray:
@@ -140,17 +157,94 @@ def read_trimap(path: Path) -> np.ndarray:
     Raises:
         DatasetError: the file is missing or damaged, or holds other values.
     """
-    with _opened(path) as image:
-        try:
-            trimap = np.asarray(image)
-        except (OSError, SyntaxError) as error:
-            raise DatasetError(f"the trimap {path} is damaged: {error}") from error
+    with _named(f"the trimap {path}"):
+        return decoded_trimap(opened(file_bytes(path)))
+
+
+# The steps of the two functions above. The errors of these say what is wrong, and leave it to the caller to name the file.
+
+
+def file_bytes(path: Path) -> bytes:
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise DatasetError("is missing") from error
+    except OSError as error:
+        raise DatasetError(f"cannot be opened: {_reason(error)}") from error
+    if not content:
+        raise DatasetError("cannot be opened: it is empty (0 bytes)")
+    return content
+
+
+def opened(source: Path | bytes) -> Image.Image:
+    """A picture, from a file or its bytes, of which no more than the header is read yet."""
+    try:
+        with _without_warnings():
+            return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+    except UnidentifiedImageError as error:
+        raise DatasetError("cannot be opened: it is no picture, or damaged in its first bytes") from error
+    except Exception as error:  # whatever a header of random bytes makes Pillow raise
+        raise DatasetError(f"cannot be opened: {_reason(error)}") from error
+
+
+def decoded_rgb(image: Image.Image) -> Image.Image:
+    _load(image)
+    image.info.pop("transparency", None)  # it does not change the pixels, and Pillow would warn of some kinds
+    return image.convert("RGB")
+
+
+def decoded_trimap(image: Image.Image) -> np.ndarray:
+    _load(image)
+    trimap = np.asarray(image)
     if trimap.ndim != 2:
-        raise DatasetError(f"the trimap {path} has {trimap.shape[-1]} channels, but a trimap has one")
-    if trimap.min() < 1 or trimap.max() > 3:
+        raise DatasetError(f"has {trimap.shape[-1]} channels, but a trimap has one")
+    if trimap.dtype == bool:
+        trimap = trimap.astype(np.uint8)
+    if trimap.min() < 1 or trimap.max() > 3 or trimap.dtype.kind == "f":
         found = np.unique(trimap).tolist()
-        raise DatasetError(f"the trimap {path} has the values {some(found)}, but only 1, 2 and 3 are allowed")
+        mask = "".join(f": it is a mask of 0 and {top}, not a trimap" for top in (1, 255) if set(found) == {0, top})
+        raise DatasetError(f"has the values {some(found)}, but only 1, 2 and 3 are allowed{mask}")
     return trimap.astype(np.uint8)
+
+
+def orientation(image: Image.Image) -> int:
+    """How its EXIF tag wants a photograph turned or mirrored: 2 to 8, of which 5 and more swap its sides; 1 = as it is.
+
+    To be asked once the pixels are decoded: a PNG keeps the tag behind them, and Pillow would tell of no damage later.
+    """
+    try:
+        with _without_warnings():
+            value = image.getexif().get(ORIENTATION_TAG)
+    except Exception:  # damaged EXIF data says nothing, and the pixels are good without it
+        return 1
+    return value if value in range(2, 9) else 1
+
+
+def _load(image: Image.Image) -> None:
+    try:
+        image.load()
+    except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error and others for damaged data
+        raise DatasetError(f"is damaged: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+@contextmanager
+def _named(file: str) -> Iterator[None]:
+    try:
+        yield
+    except DatasetError as error:
+        raise DatasetError(f"{file} {error}") from error.__cause__
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Pillow warns of untidy headers that do no harm. Filters belong to the process: one thread at a time may set them."""
+    with _warnings_lock, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def some(items: Iterable[object], shown: int = 5) -> str:
@@ -160,15 +254,12 @@ def some(items: Iterable[object], shown: int = 5) -> str:
     return ", ".join(items[:shown]) + more
 
 
-def _opened(path: Path) -> Image.Image:
-    try:
-        return Image.open(path)
-    except OSError as error:
-        raise DatasetError(f"the picture {path} cannot be opened: {error}") from error
+def dataset_root(root: Path) -> Path:
+    """The folder that has images, annotations and annotations/trimaps: this one, or torchvision's nesting in it.
 
-
-def _dataset_root(root: Path) -> Path:
-    """The folder that has images, annotations and annotations/trimaps: this one, or torchvision's nesting in it."""
+    Raises:
+        DatasetError: it is not in the Oxford-IIIT layout.
+    """
     if not root.is_dir():
         raise DatasetError(f"the data folder {root} does not exist")
     nested = root / "oxford-iiit-pet"
@@ -181,36 +272,68 @@ def _dataset_root(root: Path) -> Path:
     return root
 
 
-def _read_list(path: Path, split: str, valid_every: int = 0) -> list[Pet]:
+def read_list(path: Path, split: str, valid_every: int = 0) -> tuple[list[Pet], list[str]]:
     """The pets of a list file: lines `NAME CLASS SPECIES BREED`; empty lines and comments (`#`) do not count.
 
     With `valid_every` n, lines 0, n, 2n, ... belong to `valid` instead of `split`.
+
+    Returns:
+        The pets, and the lines that cannot be read (their first 80 characters).
+
+    Raises:
+        DatasetError: the file is no text in UTF-8. The error leaves it to the caller to name the file.
     """
-    lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines()]
+    try:
+        text = path.read_text(encoding="utf-8-sig")  # some editors begin a text with a byte order mark
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(f"is no text in UTF-8: {_reason(error)}") from error
+    lines = [line.split() for line in text.splitlines()]
     lines = [words for words in lines if words and not words[0].startswith("#")]
-    pets = []
+    pets, unreadable = [], []
     for number, words in enumerate(lines):
-        if len(words) < 3 or words[2] not in SPECIES:
-            raise DatasetError(
-                f"{path} has the line {' '.join(words)!r}, "
-                "but a line must be NAME CLASS SPECIES BREED with SPECIES 1 (cat) or 2 (dog)"
-            )
+        if len(words) < 3 or words[2] not in SPECIES or not NO_PATH.isdisjoint(words[0]):
+            unreadable.append(" ".join(words)[:80])
+            continue
         name = words[0]
         validates = valid_every and number % valid_every == 0
         breed = name.rpartition("_")[0] or name
         pets.append(Pet(name, breed, SPECIES[words[2]], "valid" if validates else split))
+    return pets, unreadable
+
+
+def _read_list(root: Path, file: str) -> list[Pet]:
+    path = root / "annotations" / file
+    with _named(str(path)):
+        pets, unreadable = read_list(path, **LISTS[file])
+        if unreadable:
+            raise DatasetError(f"has the line {unreadable[0]!r}, but {LINE_RULE}")
     return pets
 
 
-def _check_names(trainval: list[Pet], test: list[Pet]) -> None:
+def repeated_names(trainval: list[Pet], test: list[Pet]) -> list[str]:
+    """A sentence for each way in which names stand more than once in the lists."""
+    problems = []
     for file, pets in (("trainval.txt", trainval), ("test.txt", test)):
         twice = [name for name, count in Counter(pet.name for pet in pets).items() if count > 1]
         if twice:
-            raise DatasetError(f"{len(twice)} names stand more than once in {file}: {some(twice)}")
+            problems.append(f"{len(twice)} names stand more than once in {file}: {some(twice)}")
     tested = {pet.name for pet in test}
     both = [pet.name for pet in trainval if pet.name in tested]
     if both:
-        raise DatasetError(f"{len(both)} names stand in both trainval.txt and test.txt: {some(both)}")
+        problems.append(f"{len(both)} names stand in both trainval.txt and test.txt: {some(both)}")
+    return problems
+
+
+def names_in(folder: Path) -> list[str]:
+    """What lies in a folder, sorted: asking for each file alone is slow on network drives.
+
+    Raises:
+        DatasetError: the folder cannot be read.
+    """
+    try:
+        return sorted(path.name for path in folder.iterdir())
+    except OSError as error:
+        raise DatasetError(f"the folder {folder} cannot be read: {error.strerror}") from error
 
 
 def _check_files(dataset: PetDataset) -> None:
@@ -218,7 +341,7 @@ def _check_files(dataset: PetDataset) -> None:
     problems = []
     for kind, path_of in (("photographs", dataset.photograph_path), ("trimaps", dataset.trimap_path)):
         paths = [path_of(pet) for pet in dataset.pets]
-        there = {path.name for path in paths[0].parent.iterdir()}  # asking for each file is slow on network drives
+        there = set(names_in(paths[0].parent))
         missing = [path.name for path in paths if path.name not in there]
         if missing:
             problems.append(f"{len(missing)} of {len(paths)} listed {kind} are missing: {some(missing)}")

@@ -1,0 +1,255 @@
+"""What is wrong with a dataset: every listed file read once, and everything named at once rather than at the first error."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from textwrap import wrap
+from typing import Any, Literal
+
+from PIL import Image
+from tqdm.std import tqdm
+
+from petseg_lib.data.masks import PET
+from petseg_lib.data.pets import (
+    LINE_RULE,
+    LISTS,
+    SPLITS,
+    DatasetError,
+    Pet,
+    PetDataset,
+    dataset_root,
+    decoded_rgb,
+    decoded_trimap,
+    file_bytes,
+    names_in,
+    opened,
+    orientation,
+    read_list,
+    repeated_names,
+    some,
+)
+
+STOPS = "training stops"
+UNUSABLE = "training stops; left out under bad_samples: skip"
+CONVERTED, IGNORED, USED = "converted", "ignored", "used as it is"
+LEVELS = {STOPS: "stops", UNUSABLE: "unusable", CONVERTED: "note", IGNORED: "note", USED: "note"}
+
+COLOURS = {"L": "grey levels alone", "P": "a palette", "RGBA": "an alpha channel", "CMYK": "CMYK colours"}
+ROWS_ALIKE = 10
+PROBLEM_WIDTH = 80  # characters
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One row of the table.
+
+    Attributes:
+        file: relative to the folder that holds `images`, with forward slashes.
+        problem: what is wrong, a sentence whose subject is the file.
+        consequence: what training will do about it.
+    """
+
+    file: str
+    problem: str
+    consequence: str
+
+    @property
+    def level(self) -> Literal["stops", "unusable", "note"]:
+        """`stops`: no training on this folder; `unusable`: not with this pair of files; `note`: training goes on."""
+        return LEVELS[self.consequence]
+
+
+@dataclass(frozen=True)
+class Check:
+    """What was found in a folder.
+
+    Attributes:
+        pets: how many each split lists.
+        problems: what stops training first, then unusable pairs, then notes.
+    """
+
+    pets: dict[str, int]
+    problems: tuple[Problem, ...]
+
+    @property
+    def trainable(self) -> bool:
+        """Whether training can start with every listed pair."""
+        return all(problem.level == "note" for problem in self.problems)
+
+    def table(self) -> str:
+        """The problems as aligned text, where many files with the same problem share a row, and a line that sums up."""
+        alike: dict[tuple[str, str], list[str]] = {}
+        for problem in self.problems:
+            alike.setdefault((problem.problem, problem.consequence), []).append(problem.file)
+        rows = [("file", "problem", "what will happen")] if alike else []
+        for (sentence, consequence), files in alike.items():
+            more = [f"and {len(files) - ROWS_ALIKE} more files"] if len(files) > ROWS_ALIKE else []
+            first, *rest = wrap(sentence, PROBLEM_WIDTH)
+            for file in (*files[:ROWS_ALIKE], *more):
+                rows += [(file, first, consequence), *(("", part, "") for part in rest)]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        listed = ", ".join(f"{count} {split}" for split, count in self.pets.items())
+        stopping = sum(problem.level != "note" for problem in self.problems)
+        verdict = "training can start" if self.trainable else f"{stopping} problems stop training"
+        notes = len(self.problems) - stopping
+        return "\n".join([*lines, f"{sum(self.pets.values())} pets ({listed}): {verdict}; {notes} notes"])
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same for JSON: `trainable`, `pets` and `problems`, each with file, problem, consequence and level."""
+        rows = [asdict(problem) | {"level": problem.level} for problem in self.problems]
+        return {"trainable": self.trainable, "pets": self.pets, "problems": rows}
+
+
+def check_folder(folder: str | Path, progress: bool = False) -> Check:
+    """Read every listed photograph and trimap, and name all that training will stop at, convert, ignore or use as it is.
+
+    Args:
+        folder: a dataset in the Oxford-IIIT layout; whatever is wrong with it becomes a problem, not an error.
+        progress: show a bar.
+    """
+    try:
+        root = dataset_root(Path(folder))
+        there = {name: names_in(root / name) for name in ("images", "annotations/trimaps")}
+    except DatasetError as error:
+        return Check(dict.fromkeys(SPLITS, 0), (Problem(".", str(error), STOPS),))
+    dataset, problems = _read_lists(root)
+    pairs = _read_pairs(dataset, dataset.pets, progress)
+    for found, _ in pairs:
+        problems += found
+    problems += _same_photographs(dataset.pets, [digest for _, digest in pairs])
+    problems += _unlisted("images", there["images"], {f"{pet.name}.jpg" for pet in dataset.pets})
+    problems += _unlisted("annotations/trimaps", there["annotations/trimaps"], {f"{pet.name}.png" for pet in dataset.pets})
+    problems.sort(key=lambda problem: list(LEVELS).index(problem.consequence))
+    return Check({split: len(dataset.split(split)) for split in SPLITS}, tuple(problems))
+
+
+def write_json(check: Check, path: str | Path) -> None:
+    """`check.as_dict()` as a file.
+
+    Raises:
+        DatasetError: the file cannot be written.
+    """
+    try:
+        Path(path).write_text(json.dumps(check.as_dict(), indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def bad_samples(dataset: PetDataset, pets: Sequence[Pet], progress: bool = False) -> dict[str, str]:
+    """The pets whose files training cannot use, and why: `{name: sentence}`, in the order of the pets.
+
+    Args:
+        dataset: where the files are.
+        pets: which of them to read.
+        progress: show a bar.
+    """
+    reasons = {}
+    for pet, (problems, _) in zip(pets, _read_pairs(dataset, pets, progress), strict=True):
+        reasons[pet.name] = "; ".join(f"{problem.file} {problem.problem}" for problem in problems if problem.level != "note")
+    return {name: reason for name, reason in reasons.items() if reason}
+
+
+def _read_lists(root: Path) -> tuple[PetDataset, list[Problem]]:
+    """The pets of all lines that can be read, each name once."""
+    problems: list[Problem] = []
+    lists: list[list[Pet]] = []
+    for file, settings in LISTS.items():
+        try:
+            pets, unreadable = read_list(root / "annotations" / file, **settings)
+        except DatasetError as error:
+            pets, unreadable = [], []
+            problems.append(Problem(f"annotations/{file}", str(error), STOPS))
+        if unreadable:
+            sentence = f"has {len(unreadable)} lines that cannot be read, {some(map(repr, unreadable))}: {LINE_RULE}"
+            problems.append(Problem(f"annotations/{file}", sentence, STOPS))
+        lists.append(pets)
+    problems += [Problem("annotations", sentence, STOPS) for sentence in repeated_names(*lists)]
+    by_name: dict[str, Pet] = {}
+    for pet in (*lists[0], *lists[1]):
+        by_name.setdefault(pet.name, pet)
+    dataset = PetDataset(root, tuple(by_name.values()))
+    empty = [split for split in SPLITS if not dataset.split(split)]
+    needed = "is empty: every split needs one image or more"
+    return dataset, problems + [Problem("annotations", f"the split {split!r} {needed}", STOPS) for split in empty]
+
+
+def _read_pairs(dataset: PetDataset, pets: Sequence[Pet], progress: bool) -> list[tuple[list[Problem], bytes | None]]:
+    """The problems of each pet's two files, and a digest of the photograph's pixels."""
+    with ThreadPoolExecutor() as pool:  # Pillow lets go of the interpreter while it decodes
+        pairs = pool.map(partial(_read_pair, dataset), pets)
+        return list(tqdm(pairs, total=len(pets), desc="checking", unit="pet", disable=not progress))
+
+
+def _read_pair(dataset: PetDataset, pet: Pet) -> tuple[list[Problem], bytes | None]:
+    photograph, mask = f"images/{pet.name}.jpg", f"annotations/trimaps/{pet.name}.png"
+    problems: list[Problem] = []
+    image = trimap = digest = None
+    turned = 1
+    try:
+        picture = opened(file_bytes(dataset.root / photograph))
+        note = _to_convert(picture)
+        image = decoded_rgb(picture)
+        turned = orientation(picture)
+        digest = hashlib.sha256(repr(image.size).encode() + image.tobytes()).digest()
+        if note:
+            problems.append(Problem(photograph, note, CONVERTED))
+    except DatasetError as error:
+        problems.append(_unreadable(photograph, error))
+    try:
+        trimap = decoded_trimap(opened(file_bytes(dataset.root / mask)))
+        if not (trimap == PET).any():
+            problems.append(Problem(mask, "has no pet pixel", USED))
+    except DatasetError as error:
+        problems.append(_unreadable(mask, error))
+    if image and trimap is not None and image.size != trimap.shape[::-1]:
+        problems.append(_other_size(photograph, mask, image.size, trimap.shape[::-1], turned))
+    elif turned > 1:
+        problems.append(Problem(photograph, f"has the EXIF orientation {turned}, which is not followed", USED))
+    return problems, digest
+
+
+def _unreadable(file: str, error: DatasetError) -> Problem:
+    # A missing file says that the download is not complete: then training stops in any case.
+    return Problem(file, str(error), STOPS if isinstance(error.__cause__, FileNotFoundError) else UNUSABLE)
+
+
+def _to_convert(picture: Image.Image) -> str:
+    """How a photograph differs from a JPEG in RGB; empty where it does not."""
+    parts = [] if picture.format in ("JPEG", "MPO") else [f"is a {picture.format} named .jpg"]
+    if picture.mode != "RGB":
+        parts.append(f"has {COLOURS.get(picture.mode, f'the colour mode {picture.mode}')}")
+    return " and ".join(parts)
+
+
+def _other_size(photograph: str, mask: str, size: tuple[int, int], mask_size: tuple[int, int], turned: int) -> Problem:
+    stored, drawn = (f"{width} x {height}" for width, height in (size, mask_size))
+    if turned >= 5 and size == mask_size[::-1]:
+        return Problem(photograph, f"has {stored} px as stored, but its mask follows the EXIF rotation: {drawn}", UNUSABLE)
+    return Problem(mask, f"has {drawn} px, but its photograph {stored}", UNUSABLE)
+
+
+def _same_photographs(pets: Sequence[Pet], digests: Sequence[bytes | None]) -> Iterator[Problem]:
+    """Photographs that show the same pixels as one before them."""
+    first: dict[bytes, Pet] = {}
+    for pet, digest in zip(pets, digests, strict=True):
+        other = pet if digest is None else first.setdefault(digest, pet)
+        if other is pet:
+            continue
+        sentence = f"is the same photograph as {other.name}.jpg"
+        if pet.split != other.split:
+            sentence += f", and leaks: this one is in {pet.split}, that one in {other.split}"
+        yield Problem(f"images/{pet.name}.jpg", sentence, USED)
+
+
+def _unlisted(folder: str, there: Sequence[str], listed: set[str]) -> Iterator[Problem]:
+    """One row for hidden files and one for the others: there may be thousands."""
+    hidden = [name for name in there if name.startswith(".") and name not in listed]
+    others = [name for name in there if not name.startswith(".") and name not in listed]
+    for kind, names in (("hidden files", hidden), ("files that stand in no list", others)):
+        if names:
+            yield Problem(folder, f"holds {len(names)} {kind}: {some(names)}", IGNORED)

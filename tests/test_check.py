@@ -1,0 +1,291 @@
+"""The checker names each fault of a dataset in a row of its own, and says whether training can start."""
+
+import json
+import re
+import shutil
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from petseg_lib.cli import main
+from petseg_lib.data.check import CONVERTED, IGNORED, STOPS, UNUSABLE, USED, bad_samples, check_folder
+from petseg_lib.data.pets import LINE_RULE, DatasetError, load_pets
+from petseg_lib.data.synthetic import draw_pets
+
+TIDY = "Bengal_7"  # line 7 of trainval.txt, in train; it has 51 x 46 px
+PHOTOGRAPH, MASK = f"images/{TIDY}.jpg", f"annotations/trimaps/{TIDY}.png"
+UNTIDY_FROM_THE_START = [
+    ("images/Abyssinian_0.jpg", "is a GIF named .jpg and has a palette", CONVERTED),
+    ("images/Bengal_1.jpg", "is a PNG named .jpg and has an alpha channel", CONVERTED),
+    ("images/american_bulldog_2.jpg", "has CMYK colours", CONVERTED),
+    ("images/Abyssinian_3.jpg", "has grey levels alone", CONVERTED),
+    ("images", "holds 1 files that stand in no list: Bengal_1000.jpg", IGNORED),
+    ("annotations/trimaps", "holds 1 hidden files: ._Bengal_1.png", IGNORED),
+    ("annotations/trimaps", "holds 1 files that stand in no list: Bengal_1000.png", IGNORED),
+]
+
+
+def rows(root: Path) -> list[tuple[str, str, str]]:
+    return [(problem.file, problem.problem, problem.consequence) for problem in check_folder(root).problems]
+
+
+def added(root: Path) -> list[tuple[str, str, str]]:
+    """The rows that the tiny dataset does not have from the start."""
+    return [row for row in rows(root) if row not in UNTIDY_FROM_THE_START]
+
+
+def save_photograph(root: Path, orientation: int = 1, size: tuple[int, int] = (51, 46), **options) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    noise = np.random.default_rng(1).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(noise).save(root / PHOTOGRAPH, exif=exif, **options)
+
+
+def save_mask(root: Path, pixels: np.ndarray) -> None:
+    Image.fromarray(pixels.astype(np.uint8)).save(root / MASK)
+
+
+def cut(path: Path, length: int) -> None:
+    path.write_bytes(path.read_bytes()[:length])
+
+
+def append(root: Path, file: str, text: str) -> None:
+    path = root / "annotations" / file
+    path.write_text(path.read_text() + text)
+
+
+def test_the_tiny_dataset_is_untidy_but_good(tiny_dataset):
+    check = check_folder(tiny_dataset())
+    assert [(row.file, row.problem, row.consequence) for row in check.problems] == UNTIDY_FROM_THE_START
+    assert {row.level for row in check.problems} == {"note"}
+    assert check.trainable
+    assert check.pets == {"train": 20, "valid": 3, "test": 9}
+
+
+FAULTS = {
+    "missing photograph": (lambda root: (root / PHOTOGRAPH).unlink(), (PHOTOGRAPH, "is missing", STOPS)),
+    "missing trimap": (lambda root: (root / MASK).unlink(), (MASK, "is missing", STOPS)),
+    "empty photograph": (
+        lambda root: cut(root / PHOTOGRAPH, 0),
+        (PHOTOGRAPH, "cannot be opened: it is empty (0 bytes)", UNUSABLE),
+    ),
+    "empty trimap": (lambda root: cut(root / MASK, 0), (MASK, "cannot be opened: it is empty (0 bytes)", UNUSABLE)),
+    "text for a photograph": (
+        lambda root: (root / PHOTOGRAPH).write_text("<html>404 Not Found</html>"),
+        (PHOTOGRAPH, "cannot be opened: it is no picture, or damaged in its first bytes", UNUSABLE),
+    ),
+    "BMP": (lambda root: save_photograph(root, format="BMP"), (PHOTOGRAPH, "is a BMP named .jpg", CONVERTED)),
+    "EXIF orientation": (
+        lambda root: save_photograph(root, orientation=6),
+        (PHOTOGRAPH, "has the EXIF orientation 6, which is not followed", USED),
+    ),
+    "mask of the rotated photograph": (
+        lambda root: save_photograph(root, orientation=6, size=(46, 51)),
+        (PHOTOGRAPH, "has 46 x 51 px as stored, but its mask follows the EXIF rotation: 51 x 46", UNUSABLE),
+    ),
+    "transposed without a reason": (
+        lambda root: save_photograph(root, orientation=3, size=(46, 51)),
+        (MASK, "has 51 x 46 px, but its photograph 46 x 51", UNUSABLE),
+    ),
+    "mask of another size": (
+        lambda root: save_mask(root, np.ones((40, 30))),
+        (MASK, "has 30 x 40 px, but its photograph 51 x 46", UNUSABLE),
+    ),
+    "values from 0": (
+        lambda root: save_mask(root, np.arange(46 * 51).reshape(46, 51) % 3),
+        (MASK, "has the values 0, 1, 2, but only 1, 2 and 3 are allowed", UNUSABLE),
+    ),
+    "0/255 mask": (
+        lambda root: save_mask(root, np.eye(46, 51) * 255),
+        (MASK, "has the values 0, 255, but only 1, 2 and 3 are allowed: it is a mask of 0 and 255, not a trimap", UNUSABLE),
+    ),
+    "1-bit mask": (
+        lambda root: Image.fromarray(np.eye(46, 51, dtype=bool)).save(root / MASK),
+        (MASK, "has the values 0, 1, but only 1, 2 and 3 are allowed: it is a mask of 0 and 1, not a trimap", UNUSABLE),
+    ),
+    "colour mask": (
+        lambda root: save_mask(root, np.ones((46, 51, 3))),
+        (MASK, "has 3 channels, but a trimap has one", UNUSABLE),
+    ),
+    "no pet": (lambda root: save_mask(root, np.full((46, 51), 2)), (MASK, "has no pet pixel", USED)),
+    "unreadable lines": (
+        lambda root: append(root, "test.txt", "Bengal_1\n../secret 1 1 1\n"),
+        ("annotations/test.txt", f"has 2 lines that cannot be read, 'Bengal_1', '../secret 1 1 1': {LINE_RULE}", STOPS),
+    ),
+    "name twice": (
+        lambda root: append(root, "trainval.txt", f"{TIDY} 1 1 1\n"),
+        ("annotations", f"1 names stand more than once in trainval.txt: {TIDY}", STOPS),
+    ),
+    "name in two lists": (
+        lambda root: append(root, "test.txt", f"{TIDY} 1 1 1\n"),
+        ("annotations", f"1 names stand in both trainval.txt and test.txt: {TIDY}", STOPS),
+    ),
+    "hidden file": (
+        lambda root: (root / "images" / "._x.jpg").write_bytes(b""),
+        ("images", "holds 1 hidden files: ._x.jpg", IGNORED),
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_each_fault_has_its_row(tiny_dataset, fault):
+    make, row = FAULTS[fault]
+    root = tiny_dataset()
+    make(root)
+    assert added(root) == [row]
+    assert check_folder(root).trainable == (row[2] not in (STOPS, UNUSABLE))
+    if row[2] == STOPS:
+        with pytest.raises(DatasetError):
+            load_pets(root)
+    else:
+        bad = bad_samples(dataset := load_pets(root), dataset.pets)
+        assert bad == ({TIDY: f"{row[0]} {row[1]}"} if row[2] == UNUSABLE else {})
+
+
+@pytest.mark.parametrize("file", [PHOTOGRAPH, MASK])
+def test_truncated_files(tiny_dataset, file):
+    root = tiny_dataset()
+    cut(root / file, (root / file).stat().st_size - 40)
+    [(named, problem, consequence)] = added(root)
+    assert (named, consequence) == (file, UNUSABLE)
+    assert problem.startswith("is damaged: ")
+
+
+def test_the_same_photograph_twice_and_across_splits(tiny_dataset):
+    root = tiny_dataset()
+    images = root / "images"
+    with Image.open(images / "Abyssinian_6.jpg") as image:
+        size = image.size
+        image.save(images / "Abyssinian_6.jpg", format="PNG")  # the same pixels in other bytes
+        image.save(images / "Abyssinian_18.jpg", format="BMP")
+        image.save(images / "Abyssinian_24.jpg", format="PNG")
+    for number in (18, 24):
+        Image.new("L", size, 1).save(root / "annotations" / "trimaps" / f"Abyssinian_{number}.png")
+    assert [row for row in added(root) if row[2] != CONVERTED] == [
+        ("images/Abyssinian_18.jpg", "is the same photograph as Abyssinian_6.jpg", USED),
+        (
+            "images/Abyssinian_24.jpg",
+            "is the same photograph as Abyssinian_6.jpg, and leaks: this one is in test, that one in train",
+            USED,
+        ),
+    ]
+
+
+def test_an_empty_or_unreadable_list(tiny_dataset):
+    root = tiny_dataset()
+    (root / "annotations" / "test.txt").write_bytes(b"\xff\xfe\x00")
+    listed, empty = (row for row in added(root) if row[2] == STOPS)
+    assert listed[:2] == (
+        "annotations/test.txt",
+        "is no text in UTF-8: 'utf-8' codec can't decode byte 0xff in position 0: invalid start byte",
+    )
+    assert empty[:2] == ("annotations", "the split 'test' is empty: every split needs one image or more")
+    with pytest.raises(DatasetError, match=r"test.txt is no text in UTF-8"):
+        load_pets(root)
+
+
+def test_a_byte_order_mark_does_no_harm(tiny_dataset):
+    root = tiny_dataset()
+    path = root / "annotations" / "test.txt"
+    path.write_text(path.read_text(), encoding="utf-8-sig")
+    assert added(root) == []
+
+
+def test_a_folder_that_is_no_dataset(tmp_path):
+    assert rows(tmp_path / "nowhere") == [(".", f"the data folder {tmp_path / 'nowhere'} does not exist", STOPS)]
+    [(_, sentence, _)] = rows(tmp_path)
+    assert sentence.endswith("it lacks images, annotations, annotations/trimaps, annotations/trainval.txt, annotations/test.txt")
+    for empty in ("images", "annotations/trimaps"):
+        (tmp_path / empty).mkdir(parents=True)
+    for name in ("trainval.txt", "test.txt"):
+        (tmp_path / "annotations" / name).touch()
+    empty = "is empty: every split needs one image or more"
+    assert rows(tmp_path) == [("annotations", f"the split {name!r} {empty}", STOPS) for name in ("train", "valid", "test")]
+
+
+def test_all_bad_samples_are_named_at_once(tiny_dataset):
+    root = tiny_dataset()
+    dataset = load_pets(root)
+    cut(root / PHOTOGRAPH, 0)
+    save_mask(root, np.zeros((46, 51)))
+    (root / "images" / "Bengal_4.jpg").unlink()
+    assert bad_samples(dataset, dataset.pets) == {
+        "Bengal_4": "images/Bengal_4.jpg is missing",
+        TIDY: f"{PHOTOGRAPH} cannot be opened: it is empty (0 bytes); {MASK} has the values 0, but only 1, 2 and 3 are allowed",
+    }
+    assert bad_samples(dataset, dataset.split("test")) == {}
+
+
+def test_synthetic_pets_have_no_problem(tmp_path, capsys):
+    draw_pets(tmp_path / "drawn", 20)
+    assert rows(tmp_path / "drawn") == []
+    assert main(["data", "check", str(tmp_path / "drawn")]) == 0
+    assert capsys.readouterr().out == "20 pets (9 train, 1 valid, 10 test): training can start; 0 notes\n"
+
+
+def test_the_command_prints_a_table_and_writes_json(tiny_dataset, tmp_path, capsys):
+    root = tiny_dataset()
+    for number in range(4, 20):
+        cut(next((root / "images").glob(f"*_{number}.jpg")), 0)
+    assert main(["data", "check", str(root), "--json", str(tmp_path / "check.json")]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split("  ")[0] == "file" and lines[1].startswith("images/Bengal_4.jpg ")
+    assert lines[11].startswith("and 6 more files ")
+    assert len({line.index(word) for line, word in zip(lines, ("what will", *[UNUSABLE] * 11), strict=False)}) == 1, "aligned"
+    assert lines[-1] == "32 pets (20 train, 3 valid, 9 test): 16 problems stop training; 7 notes"
+    written = json.loads((tmp_path / "check.json").read_text())
+    assert (written["trainable"], written["pets"]) == (False, {"train": 20, "valid": 3, "test": 9})
+    assert len(written["problems"]) == 23
+    assert written["problems"][0] == {
+        "file": "images/Bengal_4.jpg",
+        "problem": "cannot be opened: it is empty (0 bytes)",
+        "consequence": UNUSABLE,
+        "level": "unusable",
+    }
+
+
+def test_the_command_ends_in_one_sentence(tiny_dataset, tmp_path, capsys):
+    assert main(["data", "check", str(tmp_path / "nowhere")]) == 1
+    assert "nowhere does not exist" in capsys.readouterr().out
+    assert main(["data", "check", str(tiny_dataset()), "--json", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.startswith(f"petseg: {tmp_path} cannot be written: ")
+
+
+def test_the_command_downloads(monkeypatch, capsys):
+    module = types.ModuleType("petseg_lib.data.download")
+    module.download = lambda folder: Path(folder) / "oxford-iiit-pet"
+    monkeypatch.setitem(sys.modules, "petseg_lib.data.download", module)
+    assert main(["data", "download", "here"]) == 0
+    assert capsys.readouterr().out == f"{Path('here') / 'oxford-iiit-pet'}\n"
+
+
+def test_the_real_photographs(real_data, capsys):
+    assert main(["data", "check", str(real_data)]) == 0
+    table = [re.split("  +", line) for line in capsys.readouterr().out.splitlines()]
+    assert [(row[0], row[-1]) for row in table[1:-1]] == [
+        ("images/Abyssinian_5.jpg", CONVERTED),
+        ("images", IGNORED),
+        ("annotations/trimaps", IGNORED),
+    ]
+    assert "is a PNG named .jpg and has an alpha channel" in table[1]
+    assert table[-1] == ["598 pets (270 train, 30 valid, 298 test): training can start; 3 notes"]
+
+
+def test_the_real_photographs_that_no_list_names(real_data, tmp_path):
+    (tmp_path / "annotations" / "trimaps").mkdir(parents=True)
+    (tmp_path / "images").mkdir()
+    names = ["Abyssinian_1", "Abyssinian_34", "Abyssinian_82", "Abyssinian_5"]
+    for name in names:
+        for file in (f"images/{name}.jpg", f"annotations/trimaps/{name}.png"):
+            shutil.copyfile(real_data / file, tmp_path / file)
+    for list_file, listed in (("trainval.txt", names[:2]), ("test.txt", names[2:])):
+        (tmp_path / "annotations" / list_file).write_text("".join(f"{name} 1 1 1\n" for name in listed))
+    assert rows(tmp_path) == [
+        ("images/Abyssinian_34.jpg", "is a GIF named .jpg and has a palette", CONVERTED),
+        ("images/Abyssinian_5.jpg", "is a PNG named .jpg and has an alpha channel", CONVERTED),
+        ("annotations/trimaps/Abyssinian_34.png", "has no pet pixel", USED),
+    ]
