@@ -3,7 +3,7 @@ PYTHON ?= python3
 PROFILE ?= demo
 export PROFILE DATA SET FORCE
 
-.PHONY: run test lab notebooks clean
+.PHONY: run test torture lab notebooks clean
 
 run: .venv/.installed
 	@.venv/bin/snakemake --snakefile workflow/Snakefile --cores all --keep-going --rerun-incomplete $(if $(FORCE),--forcerun notebook) --quiet rules progress reason host
@@ -15,6 +15,9 @@ test: .venv/.test
 	.venv/bin/ruff format --check
 	OMP_NUM_THREADS=1 .venv/bin/pytest --numprocesses logical --dist loadgroup tests
 	.venv/bin/pytest --nbval --nbval-current-env --nbval-cell-timeout=600 --nbval-sanitize-with=tests/nbval_sanitize.cfg notebooks
+
+torture: .venv/.test
+	.venv/bin/python tests/torture.py
 
 lab: .venv/.installed
 	.venv/bin/jupyter lab notebooks

@@ -2,6 +2,7 @@
 
 import io
 import json
+import pickle  # for the name of its error alone
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 
 from petseg_lib.config import TrainingParameters, shown
+from petseg_lib.data.masks import BORDER_POLICIES
 from petseg_lib.models import build_model
 from petseg_lib.runs import RunError, write_atomically
 
@@ -51,13 +53,37 @@ def load_model(path: Path) -> tuple[nn.Module, dict[str, Any]]:
         raise RunError(f"{shown(path)} is no safetensors file: {error}") from None
     if "petseg" not in metadata:
         raise RunError(f"{shown(path)} holds weights without a description of their model: petseg did not write it")
-    description = json.loads(metadata["petseg"])
-    model = build_model(description["model"], **description["settings"])
     try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise RunError(f"the weights in {shown(path)} do not fit {description['model']}: {error}") from None
+        description = json.loads(metadata["petseg"])
+        _check_description(description)
+        with torch.device("meta"):  # no memory is taken before the sizes are known to be those of the file
+            model = build_model(description["model"], **description["settings"])
+    except (ValueError, TypeError, KeyError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise RunError(f"the description of the model in {shown(path)} makes no sense: {reason}") from None
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    unlike = [name for name in expected | found if expected.get(name) != found.get(name)]
+    if unlike:
+        first = f"{unlike[0]} is {found.get(unlike[0], 'missing')}, but must be {expected.get(unlike[0], 'absent')}"
+        raise RunError(f"{len(unlike)} weights in {shown(path)} do not fit {description['model']}: {first}")
+    model.load_state_dict(weights, assign=True)
     return model.eval(), description
+
+
+def _check_description(description: Any) -> None:
+    """What is used without further checks: a damaged or foreign file must not fail somewhere far from here."""
+    keys = {"model", "settings", "image_size", "border_policy", "mean", "std"}
+    if not isinstance(description, dict) or not keys <= description.keys():
+        raise ValueError(f"it must have {', '.join(sorted(keys))}")
+    if description["border_policy"] not in BORDER_POLICIES:
+        raise ValueError(f"border_policy is {description['border_policy']!r}")
+    if not isinstance(description["image_size"], int) or not 32 <= description["image_size"] <= 4096:
+        raise ValueError(f"image_size is {description['image_size']!r}, but must be 32 to 4096")
+    for name in ("mean", "std"):
+        values = description[name]
+        if not (isinstance(values, list) and len(values) == 3 and all(isinstance(value, float) for value in values)):
+            raise ValueError(f"{name} is {values!r}, but must be three numbers")
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
@@ -69,5 +95,15 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
 
 
 def load_state(path: Path) -> dict[str, Any]:
-    """Read what `save_state` wrote; with `weights_only`, which refuses everything that could run code."""
-    return torch.load(path, map_location="cpu", weights_only=True)
+    """Read what `save_state` wrote; with `weights_only`, which refuses everything that could run code.
+
+    Raises:
+        RunError: the file is damaged, or not one of `save_state`.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, IndexError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise RunError(
+            f"{shown(path)} cannot be trusted or is damaged ({reason}): remove {shown(path.parent)} to start that run anew"
+        ) from None

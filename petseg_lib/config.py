@@ -47,6 +47,7 @@ class Parameters(BaseModel):
     figures_dir: str = Field("figures/demo", min_length=1, description="folder for exported figures")
     figure_formats: list[Literal["png", "svg", "pdf"]] = Field(["png", "svg"], description="png, and any of svg and pdf")
     limit_images: number(int, ge=0) = Field(0, description="images used of each split, evenly spaced; 0 = all")
+    bad_samples: Literal["stop", "skip"] = Field("stop", description="what to do with damaged photographs or trimaps: stop, skip")
     seed: number(int, ge=0, lt=2**31) = Field(0, description="seed of every random choice, 0 to 2147483647")
 
     @field_validator("figure_formats")

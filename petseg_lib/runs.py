@@ -66,6 +66,10 @@ class Run:
         """One row a test image, as `evaluation.evaluate` makes it."""
         return pd.read_csv(self._existing("per_image.csv"))
 
+    def record(self, **entries: Any) -> None:
+        """Add entries to params.json."""
+        write_json(self.folder / "params.json", self._json("params.json") | entries)
+
     def finish(self, metrics: dict[str, Any]) -> None:
         """Write metrics.json, which makes the run complete, and drop what only a run under way needs."""
         write_json(self.folder / "metrics.json", metrics)

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from petseg_lib.cli import main
-from petseg_lib.data.check import CONVERTED, IGNORED, STOPS, UNUSABLE, USED, bad_samples, check_folder
+from petseg_lib.data.check import CONVERTED, IGNORED, STOPS, UNUSABLE, USED, check_folder, unusable, usable
 from petseg_lib.data.pets import LINE_RULE, DatasetError, load_pets
 from petseg_lib.data.synthetic import draw_pets
 
@@ -142,7 +142,7 @@ def test_each_fault_has_its_row(tiny_dataset, fault):
         with pytest.raises(DatasetError):
             load_pets(root)
     else:
-        bad = bad_samples(dataset := load_pets(root), dataset.pets)
+        bad = unusable(dataset := load_pets(root), dataset.pets)
         assert bad == ({TIDY: f"{row[0]} {row[1]}"} if row[2] == UNUSABLE else {})
 
 
@@ -213,11 +213,11 @@ def test_all_bad_samples_are_named_at_once(tiny_dataset):
     cut(root / PHOTOGRAPH, 0)
     save_mask(root, np.zeros((46, 51)))
     (root / "images" / "Bengal_4.jpg").unlink()
-    assert bad_samples(dataset, dataset.pets) == {
+    assert unusable(dataset, dataset.pets) == {
         "Bengal_4": "images/Bengal_4.jpg is missing",
         TIDY: f"{PHOTOGRAPH} cannot be opened: it is empty (0 bytes); {MASK} has the values 0, but only 1, 2 and 3 are allowed",
     }
-    assert bad_samples(dataset, dataset.split("test")) == {}
+    assert unusable(dataset, dataset.split("test")) == {}
 
 
 def test_synthetic_pets_have_no_problem(tmp_path, capsys):
@@ -289,3 +289,26 @@ def test_the_real_photographs_that_no_list_names(real_data, tmp_path):
         ("images/Abyssinian_5.jpg", "is a PNG named .jpg and has an alpha channel", CONVERTED),
         ("annotations/trimaps/Abyssinian_34.png", "has no pet pixel", USED),
     ]
+
+
+def test_bad_samples_stop_or_are_left_out_and_are_looked_for_once(tiny_dataset, capsys, monkeypatch):
+    root = tiny_dataset()
+    cut(root / PHOTOGRAPH, 300)
+    (root / "annotations" / "trimaps" / "Bengal_4.png").write_bytes(b"")
+    dataset = load_pets(root)
+    with pytest.raises(
+        DatasetError, match=r"2 of 32 pets cannot be used: .*Bengal_4\.png .*Bengal_7\.jpg .* bad_samples to skip"
+    ):
+        usable(dataset, "stop")
+    monkeypatch.setattr("petseg_lib.data.check.unusable", lambda *given: pytest.fail("the files were read again"))
+    left, reasons = usable(dataset, "skip")
+    assert sorted(reasons) == ["Bengal_4", TIDY]
+    assert {pet.name for pet in dataset.pets} - {pet.name for pet in left.pets} == set(reasons)
+    assert capsys.readouterr().out.startswith("left out 2 of 32 pets: annotations/trimaps/Bengal_4.png cannot be opened")
+
+
+def test_a_split_of_which_nothing_is_left_is_refused(tiny_dataset):
+    root = tiny_dataset(trainval=11, test=1)
+    (root / "annotations" / "trimaps" / "american_bulldog_11.png").write_bytes(b"")
+    with pytest.raises(DatasetError, match="nothing is left of the split 'test'"):
+        usable(load_pets(root), "skip")

@@ -66,7 +66,7 @@ def open_cache(
         DatasetError: a file cannot be read, a trimap does not fit its photograph, or the disk is too full.
     """
     parent = workspace() / "runs" / "cache" if folder is None else Path(folder)
-    place = parent / _key(dataset, pets, image_size)
+    place = parent / key(dataset, pets, image_size)
     if not place.is_dir():
         parent.mkdir(parents=True, exist_ok=True)
         _check_space(parent, len(pets) * image_size * image_size * 4)
@@ -90,8 +90,8 @@ def _mapped(place: Path, names: tuple[str, ...]) -> Cache:
     return Cache(place, names, images, np.load(place / "trimaps.npy", mmap_mode="r"))
 
 
-def _key(dataset: PetDataset, pets: Sequence[Pet], image_size: int) -> str:
-    """A name that changes with the pets, their files' sizes and times, the image size and the format."""
+def key(dataset: PetDataset, pets: Sequence[Pet], image_size: int) -> str:
+    """A name that changes with the pets, their files' sizes and times, the image size (px; 0 = their own) and the format."""
     files = []
     for pet in pets:
         stats = [path.stat() for path in (dataset.photograph_path(pet), dataset.trimap_path(pet))]

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -13,6 +14,8 @@ from typing import Any, Literal
 from PIL import Image
 from tqdm.std import tqdm
 
+from petseg_lib.config import workspace
+from petseg_lib.data.cache import key
 from petseg_lib.data.masks import PET
 from petseg_lib.data.pets import (
     LINE_RULE,
@@ -140,7 +143,7 @@ def write_json(check: Check, path: str | Path) -> None:
         raise DatasetError(f"{path} cannot be written: {error.strerror}") from error
 
 
-def bad_samples(dataset: PetDataset, pets: Sequence[Pet], progress: bool = False) -> dict[str, str]:
+def unusable(dataset: PetDataset, pets: Sequence[Pet], progress: bool = False) -> dict[str, str]:
     """The pets whose files training cannot use, and why: `{name: sentence}`, in the order of the pets.
 
     Args:
@@ -152,6 +155,40 @@ def bad_samples(dataset: PetDataset, pets: Sequence[Pet], progress: bool = False
     for pet, (problems, _) in zip(pets, _read_pairs(dataset, pets, progress), strict=True):
         reasons[pet.name] = "; ".join(f"{problem.file} {problem.problem}" for problem in problems if problem.level != "note")
     return {name: reason for name, reason in reasons.items() if reason}
+
+
+def usable(dataset: PetDataset, bad_samples: Literal["stop", "skip"]) -> tuple[PetDataset, dict[str, str]]:
+    """The dataset without the pets whose files cannot be used, and why each of those was left out.
+
+    The files are read at the first call; while none of them changes, what was found is remembered beside the caches.
+
+    Args:
+        bad_samples: `stop` or `skip`.
+
+    Raises:
+        DatasetError: under `stop`, all that cannot be used at once; under `skip`, a split of which nothing is left.
+    """
+    remembered = workspace() / "runs" / "cache" / f"checked-{key(dataset, dataset.pets, 0)}.json"
+    if remembered.is_file():
+        reasons = json.loads(remembered.read_text(encoding="utf-8"))
+    else:
+        reasons = unusable(dataset, dataset.pets)
+        remembered.parent.mkdir(parents=True, exist_ok=True)
+        aside = remembered.with_suffix(f".{os.getpid()}.tmp")
+        aside.write_text(json.dumps(reasons, indent=2), encoding="utf-8")
+        aside.replace(remembered)
+    if reasons and bad_samples == "stop":
+        raise DatasetError(
+            f"{len(reasons)} of {len(dataset.pets)} pets cannot be used: {some(reasons.values())}; repair them, or set "
+            f"bad_samples to skip (`petseg data check {dataset.root}` lists all)"
+        )
+    left = PetDataset(dataset.root, tuple(pet for pet in dataset.pets if pet.name not in reasons))
+    for split in SPLITS:
+        if not left.split(split):
+            raise DatasetError(f"nothing is left of the split {split!r}: none of its files can be used")
+    if reasons:
+        print(f"left out {len(reasons)} of {len(dataset.pets)} pets: {some(reasons.values())}")
+    return left, reasons
 
 
 def _read_lists(root: Path) -> tuple[PetDataset, list[Problem]]:
