@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import re
 import struct
 import sys
 
@@ -140,3 +141,12 @@ def test_a_profile_cannot_make_objects(tmp_path):
 def test_make_lab_keeps_jupyters_token_and_address():
     (line,) = [line for line in (REPOSITORY / "Makefile").read_text().splitlines() if "jupyter lab" in line]
     assert line.split() == [".venv/bin/jupyter", "lab", "notebooks"]  # by default: localhost alone, with a token
+
+
+def test_every_fault_in_the_document_names_a_test_that_is_there():
+    text = (REPOSITORY / "docs" / "reliability.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(test_\w+\.py)::(\w+)`", text)
+    rows = [line for line in text.splitlines() if line.startswith("| ") and not line.startswith(("| what", "| fault"))]
+    assert len(rows) > 20 and all("::test_" in row for row in rows)
+    for file, test in named:
+        assert f"def {test}(" in (REPOSITORY / "tests" / file).read_text(encoding="utf-8"), f"{file} has no {test}"

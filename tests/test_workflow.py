@@ -1,5 +1,6 @@
 """The Snakefile and the Makefile, with stand-in notebooks in a temporary workspace."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -9,8 +10,9 @@ from pathlib import Path
 import pytest
 from stand_ins import write_notebook
 
-from petseg_lib.config import NOTEBOOKS
-from petseg_lib.profiles import REPOSITORY
+from petseg_lib.config import NOTEBOOKS, UNetParameters
+from petseg_lib.profiles import REPOSITORY, load_profile
+from petseg_lib.runs import lasting
 
 pytestmark = pytest.mark.xdist_group("workflow")  # they share what few jobs made
 
@@ -25,7 +27,7 @@ runs:
 
 def snakemake(workspace: Path, *options: str, **environment: str) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "workflow" / "Snakefile")]
-    given = {name: value for name, value in os.environ.items() if name not in ("PROFILE", "DATA", "SET")}
+    given = {name: value for name, value in os.environ.items() if name not in ("PROFILE", "DATA", "SET", "FORCE")}
     given |= {"PETSEG_WORKSPACE": str(workspace)} | environment
     command += ["--cores", "2", *options]
     return subprocess.run(command, check=False, env=given, capture_output=True, text=True, cwd=workspace, timeout=300)
@@ -50,11 +52,28 @@ def workspace(tmp_path_factory):
     return folder
 
 
+DIFFICULT = 'it\'s "my" $(touch owned) `touch owned`; {data} {{wildcards}} %s %(x)s \n new * ? #é'
+
+
 @pytest.fixture(scope="module")
-def finished(workspace):
+def settings(workspace):
+    """Of a folder whose name would do harm if a shell, Snakemake or Python's formatting took it for more than a name."""
+    (workspace / DIFFICULT).mkdir()
+    return {"PROFILE": "small", "SET": "epochs=2", "DATA": DIFFICULT}
+
+
+@pytest.fixture(scope="module")
+def finished(workspace, settings):
     """What was said while the small profile was made, and when it was asked for again."""
-    first = snakemake(workspace, *QUIET, PROFILE="small", SET="epochs=2")
-    return first, snakemake(workspace, *QUIET, PROFILE="small", SET="epochs=2")
+    first = snakemake(workspace, *QUIET, **settings)
+    return first, snakemake(workspace, *QUIET, **settings)
+
+
+def test_a_value_is_a_value_whatever_it_looks_like(workspace, finished):
+    for run in ("mean_std", "unet"):
+        metrics = json.loads((workspace / "runs" / "small" / run / "metrics.json").read_text())
+        assert metrics["data"] == str(workspace / DIFFICULT)
+    assert not list(workspace.rglob("owned"))
 
 
 def test_a_first_run_makes_all_and_says_where_to_look(workspace, finished):
@@ -84,13 +103,30 @@ def test_a_second_run_finds_all_done(finished):
 
 
 def test_only_what_a_change_touches_is_made_again(workspace, finished):
-    small = {"PROFILE": "small"}
+    small = {"PROFILE": "small", "DATA": DIFFICULT}
     assert planned(workspace, SET="epochs=2", **small) == []
     assert planned(workspace, SET="epochs=3", **small) == ["unet", "small"]
-    assert planned(workspace, SET="epochs=2", DATA="else where", **small) == ["mean_std", "unet", "small"]
+    assert planned(workspace, SET="epochs=2", PROFILE="small", DATA="else where") == ["mean_std", "unet", "small"]
     notebook = workspace / "notebooks" / "03_unet_training.ipynb"
     notebook.write_text(notebook.read_text() + "\n")
     assert planned(workspace, SET="epochs=2", **small) == ["unet", "small"]
+
+
+def test_a_finished_training_is_no_job_unless_forced(workspace, finished):
+    """Stand-ins write no params.json; with one, the run is as a real one."""
+    small = {"PROFILE": "small", "DATA": DIFFICULT}
+    _, parameters = load_profile(workspace / "profiles" / "small.yaml", {"epochs": "2", "data": str(workspace / DIFFICULT)}).runs[
+        "unet"
+    ]
+    record = workspace / "runs" / "small" / "unet" / "params.json"
+    record.write_text(json.dumps({"parameters": lasting(UNetParameters.checked(parameters))}))
+    (workspace / "notebooks" / "03_unet_training.ipynb").touch()
+    assert planned(workspace, SET="epochs=2", **small) == []
+    assert planned(workspace, "--forcerun", "notebook", SET="epochs=2", FORCE="1", **small) == ["mean_std", "unet", "small"]
+    refused = snakemake(workspace, SET="epochs=3", **small)
+    assert refused.returncode != 0
+    assert "petseg: runs/small/unet holds a finished run of other parameters: epochs is 3 and was 2;" in refused.stderr
+    record.unlink()
 
 
 def test_training_waits_for_statistics_and_comparison_for_training(workspace):
