@@ -176,7 +176,7 @@ def fit(
             try:
                 losses, counts, rates = _train_epoch(wrapped, batches, optimizer, schedule, loss_of, fabric, averaged, parameters)
                 _check_finite(losses, rates, train_loader, epoch)
-                validated = _measure(evaluated, valid_loader, loss_of, fabric)
+                validated, seen = _measure(evaluated, valid_loader, loss_of, fabric)
             except torch.OutOfMemoryError:
                 raise TrainingError(
                     f"the memory of {fabric.device} does not hold a step of epoch {epoch}: lower batch_size "
@@ -194,7 +194,7 @@ def fit(
             progress.epoch = epoch
             progress.history.append(row)
             _save(run, parts, progress)
-            _log(writer, row, evaluated, valid_loader, description, fabric)
+            _log(writer, row, *seen, description)
             print(_line(row, parameters.epochs, better), flush=True)
     _load_best(run, model)
     if progress.best_dice < LOW_DICE:
@@ -261,16 +261,19 @@ def _check_finite(losses: list[Tensor], rates: list[float], loader: DataLoader, 
 
 
 @torch.no_grad()
-def _measure(model: nn.Module, loader: DataLoader, loss_of: Any, fabric: Fabric) -> tuple[float, float]:
-    """Mean loss and mean dice_image of a split that is not trained on."""
+def _measure(
+    model: nn.Module, loader: DataLoader, loss_of: Any, fabric: Fabric
+) -> tuple[tuple[float, float], tuple[Batch, Tensor]]:
+    """Mean loss and mean dice_image of a split that is not trained on; and its first batch, with what the network says of it."""
     model.eval()
-    losses, counts = [], []
+    losses, counts, seen = [], [], None
     for batch in loader:
-        image, target, scored, _ = _to_device(fabric, batch)
-        logits = model(image)
-        losses.append(loss_of(logits, target, scored) * len(image))
-        counts.append(count(logits > 0, target.bool(), scored))
-    return _means(losses, counts)
+        batch = _to_device(fabric, batch)
+        logits = model(batch.image)
+        seen = seen or (batch, logits)
+        losses.append(loss_of(logits, batch.target, batch.scored) * len(batch.image))
+        counts.append(count(logits > 0, batch.target.bool(), batch.scored))
+    return _means(losses, counts), seen
 
 
 def _means(losses: list[Tensor], counts: list[Tensor]) -> tuple[float, float]:
@@ -319,15 +322,13 @@ def _load_best(run: Run, model: nn.Module) -> None:
     model.eval()
 
 
-@torch.no_grad()
-def _log(writer: SummaryWriter, row: dict, model: nn.Module, loader: DataLoader, description: dict, fabric: Fabric) -> None:
+def _log(writer: SummaryWriter, row: dict, batch: Batch, logits: Tensor, description: dict) -> None:
     """TensorBoard: the row's numbers, and a few validation images above their truth and prediction."""
     for name in row.keys() - {"epoch"}:
         writer.add_scalar(name.replace("_", "/", 1) if name.startswith(("train", "valid")) else name, row[name], row["epoch"])
-    batch = _to_device(fabric, next(iter(loader)))
-    image, target = batch.image[:GRID_IMAGES], batch.target[:GRID_IMAGES]
+    image, target, logits = batch.image[:GRID_IMAGES], batch.target[:GRID_IMAGES], logits[:GRID_IMAGES]
     mean, std = (torch.tensor(description[name], device=image.device).view(1, 3, 1, 1) for name in ("mean", "std"))
     photographs = (image * std + mean).clamp(0, 1)
-    rows = (photographs, target.expand_as(photographs), model(image).sigmoid().float().expand_as(photographs))
+    rows = (photographs, target.expand_as(photographs), logits.sigmoid().float().expand_as(photographs))
     grid = torch.cat([torch.cat(list(images), dim=2) for images in rows], dim=1)
     writer.add_image("validation: photograph, truth, probability", grid.cpu(), row["epoch"])
