@@ -4,6 +4,7 @@ Until the dataset stands in its place, everything received is kept in `NAME.part
 """
 
 import hashlib
+import platform
 import re
 import shutil
 import tarfile
@@ -67,6 +68,8 @@ def download(folder: str | Path, progress: bool = True, archives: tuple[Archive,
         DatasetError: the folder holds a dataset that is not whole or cannot be written, the disk has too little room, the
             server does not give an archive whole, or an archive is not the expected one or would write outside its folder.
     """
+    if not hasattr(tarfile, "data_filter"):
+        raise DatasetError(f"unpacking safely needs Python 3.11.4 or later, but this is {platform.python_version()}")
     folder = Path(folder).expanduser()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -90,7 +93,7 @@ def download(folder: str | Path, progress: bool = True, archives: tuple[Archive,
         _verify(archive, part)
     _unpack(parts, folder, pairs, progress)
     for part in parts.values():
-        part.unlink()
+        part.unlink(missing_ok=True)
     return folder
 
 
@@ -116,13 +119,13 @@ def _size(path: Path) -> int:
 
 def _fetch(archive: Archive, part: Path, progress: bool) -> None:
     """Download what the .part file still lacks; where the connection breaks, go on after a pause."""
-    reason: object = "the connection was cut"
     with tqdm(desc=archive.name, total=archive.size, unit="B", unit_scale=True, disable=not progress) as bar:
         for attempt in range(TRIES):
             if _size(part) >= archive.size:
                 return
             if attempt:
                 time.sleep(PAUSE * 2 ** (attempt - 1))
+            reason: object = "the connection was cut"  # which http.client passes over in silence
             try:
                 _receive(archive, part, bar)
             except (OSError, HTTPException) as error:
@@ -188,7 +191,7 @@ def _unpack(parts: dict[Archive, Path], folder: Path, pairs: int, progress: bool
                 ):
                     tar.extractall(aside, filter=_safe)
             except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
-                raise DatasetError(f"{archive.name} cannot be unpacked into {folder}: {error}") from error
+                raise DatasetError(f"{archive.name} cannot be unpacked, and nothing of it is kept: {error}") from error
         try:
             dataset = _load_whole(Path(aside), pairs)
         except DatasetError as error:
@@ -198,11 +201,8 @@ def _unpack(parts: dict[Archive, Path], folder: Path, pairs: int, progress: bool
 
 
 def _safe(member: tarfile.TarInfo, target: str) -> tarfile.TarInfo:
-    """A filter for `tarfile`, stricter than its own `data`: files and folders below the target, else the archive is refused."""
+    """A filter for `tarfile`: its own `data` mends an absolute name and follows a link within; here both refuse the archive."""
     path = PurePosixPath(member.name.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or not (member.isfile() or member.isdir()):
-        raise DatasetError(
-            f"the archive is refused, nothing of it was kept: its member {member.name!r} is a link or device, or lies outside; "
-            "only files and folders within it are allowed"
-        )
+        raise tarfile.FilterError(f"its member {member.name!r} is neither a file nor a folder below its top, as all must be")
     return tarfile.data_filter(member, target)
