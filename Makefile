@@ -13,8 +13,8 @@ test: .venv/.test
 	rm -rf build/test
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
-	OMP_NUM_THREADS=1 .venv/bin/pytest --numprocesses logical --dist loadgroup tests
-	.venv/bin/pytest --nbval --nbval-current-env --nbval-cell-timeout=600 --nbval-sanitize-with=tests/nbval_sanitize.cfg notebooks
+	OMP_NUM_THREADS=1 .venv/bin/pytest --numprocesses logical --dist loadgroup \
+		--nbval --nbval-current-env --nbval-cell-timeout=600 --nbval-sanitize-with=tests/nbval_sanitize.cfg tests notebooks
 
 torture: .venv/.test
 	.venv/bin/python tests/torture.py

@@ -33,9 +33,9 @@ def snakemake(workspace: Path, *options: str, **environment: str) -> subprocess.
     return subprocess.run(command, check=False, env=given, capture_output=True, text=True, cwd=workspace, timeout=300)
 
 
-def planned(workspace: Path, **environment: str) -> list[str]:
+def planned(workspace: Path, *options: str, **environment: str) -> list[str]:
     """The runs that would be made, in order."""
-    result = snakemake(workspace, "--dry-run", "--rerun-triggers", "mtime", "params", "input", **environment)
+    result = snakemake(workspace, "--dry-run", "--rerun-triggers", "mtime", "params", "input", *options, **environment)
     assert result.returncode == 0, result.stderr
     lines = (line.strip() for line in (result.stdout + result.stderr).splitlines())
     return [Path(line.removeprefix("output: ")).parent.name for line in lines if line.startswith("output: ")]
@@ -115,9 +115,8 @@ def test_only_what_a_change_touches_is_made_again(workspace, finished):
 def test_a_finished_training_is_no_job_unless_forced(workspace, finished):
     """Stand-ins write no params.json; with one, the run is as a real one."""
     small = {"PROFILE": "small", "DATA": DIFFICULT}
-    _, parameters = load_profile(workspace / "profiles" / "small.yaml", {"epochs": "2", "data": str(workspace / DIFFICULT)}).runs[
-        "unet"
-    ]
+    given = {"epochs": "2", "data": str(workspace / DIFFICULT)}
+    _, parameters = load_profile(workspace / "profiles" / "small.yaml", given).runs["unet"]
     record = workspace / "runs" / "small" / "unet" / "params.json"
     record.write_text(json.dumps({"parameters": lasting(UNetParameters.checked(parameters))}))
     (workspace / "notebooks" / "03_unet_training.ipynb").touch()

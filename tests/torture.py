@@ -1,11 +1,10 @@
-"""Kill training runs at random moments, start each again, and compare it with one that was left in peace.
+"""Kill training notebooks at random moments, start each again, and compare it with one that was left in peace.
 
-`make torture` runs 20 of them and prints a table; `make test` runs 3.
+`make torture` runs 20 of them and prints a table; a short form without notebooks is in `make test`.
 """
 
 import argparse
 import itertools
-import json
 import os
 import random
 import signal
@@ -17,10 +16,10 @@ from pathlib import Path
 
 import pandas as pd
 import psutil
+from short_training import SMALL, content
 
 from petseg_lib.data.synthetic import draw_pets
 
-SMALL = {"image_size": 32, "width": 4, "depth": 2, "batch_size": 4, "epochs": 8, "limit_images": 24, "device": "cpu"}
 # Each run of the same number has the same parameters, so that it can be compared.
 VARIANTS = [
     ("03_unet_training", {"loader_workers": 0}),
@@ -29,7 +28,6 @@ VARIANTS = [
     ("04_resnet34_unet_training", {"loader_workers": 0, "schedule": "constant"}),
 ]
 WAYS = ("SIGKILL to all", "SIGKILL to the kernel", "SIGTERM to petseg")
-TIMINGS = {"training_seconds", "images_per_second"}
 
 
 def torture(kills: int, seed: int, workspace: Path) -> pd.DataFrame:
@@ -83,14 +81,6 @@ def end(process: subprocess.Popen, way: str) -> None:
 def epochs(folder: Path) -> int:
     history = folder / "history.csv"
     return len(pd.read_csv(history)) if history.is_file() else 0
-
-
-def content(folder: Path) -> tuple:
-    """What must be the same byte for byte, timings aside."""
-    metrics = json.loads((folder / "metrics.json").read_text())
-    history = pd.read_csv(folder / "history.csv", dtype=str).drop(columns="seconds").to_csv()
-    files = [(folder / name).read_bytes() for name in ("model.safetensors", "per_image.csv")]
-    return history, {name: value for name, value in metrics.items() if name not in TIMINGS}, *files
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models import ResNet34_Weights
 
 from petseg_lib.config import ParameterError, workspace
 from petseg_lib.models.blocks import SegmentationNetwork, UNetDecoder
@@ -128,6 +127,8 @@ def load_encoder_weights(encoder: ResNet34Encoder, source: str) -> None:
 
 
 def _fetch_imagenet() -> dict[str, Tensor]:
+    from torchvision.models import ResNet34_Weights  # here, because it takes 2 s, and few runs need it
+
     weights = ResNet34_Weights.IMAGENET1K_V1
     try:
         return weights.get_state_dict(progress=True, check_hash=True, map_location="cpu", weights_only=True)
