@@ -5,11 +5,13 @@ the widget's own view, and a test can read what a control changed.
 """
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import ipywidgets
 import numpy as np
 from ipywidgets import Button, Dropdown, FloatSlider, HBox, Label, VBox
+from matplotlib.figure import Figure
 
 from petseg_lib.config import ImageParameters
 from petseg_lib.data.augment import build_augmentation
@@ -22,6 +24,7 @@ from petseg_lib.figures.predictions import verdict_axes
 from petseg_lib.figures.style import WIDTH, breed_label, run_label
 
 ALL_BREEDS = "all breeds"
+KEPT = 16  # photographs of a viewer that are kept drawn: to come back to one takes half the time of its first look
 
 
 class DatasetBrowser(VBox):
@@ -140,6 +143,7 @@ class PredictionViewer(VBox):
         self.previous.on_click(lambda button: self._step(-1))
         self.next.on_click(lambda button: self._step(1))
         self.threshold.observe(lambda change: self._move(), "value")
+        self._drawn = lru_cache(KEPT)(self._draw)
         self._load()
 
     def __repr__(self) -> str:
@@ -149,17 +153,16 @@ class PredictionViewer(VBox):
         self.choice.value = (self.choice.value + by) % len(self._titles)
 
     def _load(self) -> None:
-        number = self.choice.value
-        self._shown = self._item(number)
-        self._figure = prediction_panel(*self._shown[:3], self.threshold.value, self._shown.scored, self._titles[number])
-        self._live = Live(self._figure, verdict_axes(self._figure))
-        self._answer()
+        self._shown, self._figure, self._live = self._drawn(self.choice.value)
+        self._move()
+
+    def _draw(self, number: int) -> tuple[Prediction, Figure, Live]:
+        shown = self._item(number)
+        figure = prediction_panel(*shown[:3], self.threshold.value, shown.scored, self._titles[number])
+        return shown, figure, Live(figure, verdict_axes(figure))
 
     def _move(self) -> None:
         move_threshold(self._figure, self._shown, self.threshold.value)
-        self._answer()
-
-    def _answer(self) -> None:
         shown, threshold = self._shown, self.threshold.value
         scores = {
             name: image_dice(shown.truth, probability, threshold, shown.scored) for name, probability in shown.by_model().items()

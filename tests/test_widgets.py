@@ -180,12 +180,16 @@ def test_viewer_refuses_nothing_at_all():
 def test_viewer_answers_quickly():
     items = make_predictions(2, ("unet", "resnet34_unet"), shape=(375, 500))
     viewer = prediction_viewer(items, ["a", "b"])
-    seconds = []
-    for threshold in np.linspace(0.2, 0.8, 9):
-        began = time.process_time()  # not the time by the clock: the machine may be busy with other things
-        viewer.threshold.value = float(threshold)
-        seconds.append(time.process_time() - began)
-    assert statistics.median(seconds) < 0.3
+    for _ in range(2):
+        viewer.next.click()  # a first look at each
+    moves = [lambda at=at: setattr(viewer.threshold, "value", at) for at in np.linspace(0.2, 0.8, 9)]
+    for act in (moves, [viewer.next.click] * 9):
+        seconds = []
+        for move in act:
+            began = time.process_time()  # not the time by the clock: the machine may be busy with other things
+            move()
+            seconds.append(time.process_time() - began)
+        assert statistics.median(seconds) < 0.3
 
 
 def test_a_notebook_keeps_of_a_widget_its_view_alone(browser):
