@@ -3,18 +3,26 @@ PYTHON ?= python3
 PROFILE ?= demo
 export PROFILE DATA SET FORCE
 
-.PHONY: run test torture lab notebooks clean
+.PHONY: run test test-notebooks test-library torture lab notebooks clean
 
 run: .venv/.installed
 	@.venv/bin/snakemake --snakefile workflow/Snakefile --cores all --keep-going --rerun-incomplete $(if $(FORCE),--forcerun notebook) --quiet rules progress reason host
 
-test: export PETSEG_WORKSPACE = $(CURDIR)/build/test
+# The notebooks are run beside the other tests: both leave cores idle while they start processes and read files.
 test: .venv/.test
 	rm -rf build/test
+	mkdir -p build/test
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
-	OMP_NUM_THREADS=1 .venv/bin/pytest --numprocesses logical --dist loadgroup \
-		--nbval --nbval-current-env --nbval-cell-timeout=600 --nbval-sanitize-with=tests/nbval_sanitize.cfg tests notebooks
+	$(MAKE) --jobs 2 --keep-going test-notebooks test-library
+
+test-notebooks: export PETSEG_WORKSPACE = $(CURDIR)/build/test
+test-notebooks: NBVAL = --nbval --nbval-current-env --nbval-cell-timeout=600 --nbval-sanitize-with=tests/nbval_sanitize.cfg
+test-notebooks: .venv/.test
+	@OMP_NUM_THREADS=1 .venv/bin/pytest $(NBVAL) notebooks > build/test/notebooks.log 2>&1; status=$$?; cat build/test/notebooks.log; exit $$status
+
+test-library: .venv/.test
+	OMP_NUM_THREADS=1 .venv/bin/pytest --numprocesses logical --dist loadgroup tests
 
 torture: .venv/.test
 	.venv/bin/python tests/torture.py

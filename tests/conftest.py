@@ -13,14 +13,6 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 BREEDS = {"Abyssinian": 1, "Bengal": 1, "american_bulldog": 2}
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The cells of all notebooks go to one worker, in their order: a notebook reads what the one before it wrote."""
-    for item in items:
-        if item.path.suffix == ".ipynb":
-            item.add_marker(pytest.mark.xdist_group("notebooks"))
-
-
 @pytest.fixture(autouse=True)
 def temporary_workspace(tmp_path, monkeypatch) -> Path:
     """Tests never touch a user's runs."""

@@ -28,21 +28,22 @@ def test_killed_runs_end_as_those_left_in_peace(tmp_path, temporary_workspace, m
         process.start()
         return process
 
-    start("runs/t/first").join()  # makes the caches
-    began = time.monotonic()
-    peaceful = start("runs/t/peaceful")
-    peaceful.join()
-    duration = time.monotonic() - began
+    def epochs(folder):
+        return len(pd.read_csv(folder / "history.csv")) if (folder / "history.csv").is_file() else 0
+
+    start("runs/t/peaceful").join()
     reference = short_training.content(temporary_workspace / "runs/t/peaceful")
     for kill, way in enumerate((signal.SIGKILL, signal.SIGTERM, signal.SIGKILL)):
         folder = temporary_workspace / f"runs/t/killed_{kill}"
-        process = start(f"runs/t/killed_{kill}")
-        time.sleep(draws.uniform(0.2, 0.9) * duration)
+        process, enough = start(f"runs/t/killed_{kill}"), draws.randint(1, 5)
+        while epochs(folder) < enough and process.is_alive():
+            time.sleep(0.005)
+        time.sleep(draws.uniform(0, 0.1))  # anywhere in an epoch
         os.kill(process.pid, way)
         process.join()
-        reached.append(len(pd.read_csv(folder / "history.csv")) if (folder / "history.csv").is_file() else 0)
+        reached.append(epochs(folder))
         again = start(f"runs/t/killed_{kill}")
         again.join()
         assert again.exitcode == 0
         assert short_training.content(folder) == reference, f"killed after epoch {reached[-1]}"
-    assert any(0 < epochs < short_training.SMALL["epochs"] for epochs in reached), "no kill met a training under way"
+    assert any(0 < count < short_training.SMALL["epochs"] for count in reached), "no kill met a training under way"
