@@ -22,7 +22,7 @@ test-notebooks: .venv/.test
 	@OMP_NUM_THREADS=1 .venv/bin/pytest $(NBVAL) notebooks > build/test/notebooks.log 2>&1; status=$$?; cat build/test/notebooks.log; exit $$status
 
 test-library: .venv/.test
-	OMP_NUM_THREADS=1 .venv/bin/pytest --numprocesses logical --dist loadgroup tests
+	OMP_NUM_THREADS=1 .venv/bin/pytest --numprocesses logical --dist loadgroup tests/test_notebooks.py tests
 
 torture: .venv/.test
 	.venv/bin/python tests/torture.py

@@ -22,7 +22,8 @@ from petseg_lib.config import BorderPolicy, workspace
 from petseg_lib.data.cache import Cache, open_cache, resize_photograph
 from petseg_lib.data.loaders import normalise
 from petseg_lib.data.masks import BORDER_POLICIES, target_and_scored
-from petseg_lib.data.pets import Pet, PetDataset, open_dataset, read_photograph, read_trimap
+from petseg_lib.data.pets import Pet, PetDataset, open_dataset
+from petseg_lib.data.pictures import read_photograph, read_trimap
 from petseg_lib.dice import dice_from_counts
 from petseg_lib.runs import Run
 

@@ -10,7 +10,6 @@ import torch
 from lightning_fabric import Fabric, seed_everything
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 from tqdm.std import tqdm
@@ -30,6 +29,7 @@ from petseg_lib.data.statistics import (
 from petseg_lib.dice import build_loss, count, dice_from_counts
 from petseg_lib.evaluation import images_per_second
 from petseg_lib.models import gflop, parameter_count
+from petseg_lib.optimisation import average_weights, build_optimizer, build_schedule
 from petseg_lib.runs import Run, find_run
 
 LOW_DICE = 0.7  # the report kept no model below it; here it is kept, with a warning
@@ -75,40 +75,6 @@ def normalisation(parameters: TrainingParameters, run: Run, dataset: PetDataset)
         return statistics.pixel_mean, statistics.pixel_std, f"from {shown(saved.folder)}"
     statistics = channel_statistics([dataset.photograph_path(pet) for pet in dataset.split("train")], progress=False)
     return statistics.pixel_mean, statistics.pixel_std, "computed now from the train split (notebook 02 has not run)"
-
-
-def build_optimizer(model: nn.Module, parameters: TrainingParameters) -> torch.optim.Optimizer:
-    """Adam (weight decay as L2, as in the report) or AdamW (decoupled, and none on biases and BatchNorm)."""
-    if parameters.optimizer == "adam":
-        return torch.optim.Adam(model.parameters(), lr=parameters.learning_rate, weight_decay=parameters.weight_decay)
-    groups = [
-        {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": parameters.weight_decay},
-        {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=parameters.learning_rate)
-
-
-def build_schedule(optimizer: torch.optim.Optimizer, parameters: TrainingParameters, steps: int) -> Any:
-    """The learning rate over all `steps` of a training run; stepped once a batch."""
-    if parameters.schedule == "onecycle":
-        return torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=parameters.learning_rate, total_steps=steps + 1)
-    if parameters.schedule == "cosine":
-        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
-    return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
-
-
-def average_weights(model: nn.Module, decay: float) -> AveragedModel:
-    """An exponential moving average of the weights, with a warm-up so that the first steps do not linger in it."""
-
-    @torch.no_grad()
-    def update(averaged: list[Tensor], current: list[Tensor], steps: Tensor) -> None:
-        weight = 1 - min(decay, (1 + int(steps)) / (10 + int(steps)))
-        if averaged[0].is_floating_point():
-            torch._foreach_lerp_(averaged, current, weight)
-        else:  # BatchNorm's counters of batches
-            torch._foreach_copy_(averaged, current)
-
-    return AveragedModel(model, multi_avg_fn=update, use_buffers=True)
 
 
 class TrainingError(ReadableError):

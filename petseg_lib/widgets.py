@@ -17,7 +17,8 @@ from petseg_lib.config import ImageParameters
 from petseg_lib.data.augment import build_augmentation
 from petseg_lib.data.cache import resize_photograph
 from petseg_lib.data.masks import BORDER_POLICIES, resize_trimap
-from petseg_lib.data.pets import SPLITS, PetDataset, read_photograph, read_trimap
+from petseg_lib.data.pets import SPLITS, PetDataset
+from petseg_lib.data.pictures import read_photograph, read_trimap
 from petseg_lib.figures import Prediction, browse_panel, image_dice, move_threshold, prediction_panel
 from petseg_lib.figures.canvas import CSS_DPI, Live
 from petseg_lib.figures.predictions import verdict_axes

@@ -13,7 +13,8 @@ from PIL import Image
 from petseg_lib.data import cache as cache_module
 from petseg_lib.data.cache import open_cache, resize_photograph
 from petseg_lib.data.masks import resize_trimap
-from petseg_lib.data.pets import DatasetError, load_pets, read_photograph, read_trimap
+from petseg_lib.data.pets import load_pets
+from petseg_lib.data.pictures import DatasetError, read_photograph, read_trimap
 
 
 @pytest.fixture

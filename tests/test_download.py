@@ -13,7 +13,8 @@ import pytest
 
 from petseg_lib.data import download as module
 from petseg_lib.data.download import ARCHIVES, Archive, download
-from petseg_lib.data.pets import DatasetError, load_pets
+from petseg_lib.data.pets import load_pets
+from petseg_lib.data.pictures import DatasetError
 
 PAIRS = 16
 NAMES = ("annotations", "images")

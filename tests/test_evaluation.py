@@ -11,7 +11,8 @@ from petseg_lib import comparison, evaluation
 from petseg_lib.checkpoints import load_model, save_model
 from petseg_lib.data.cache import open_cache
 from petseg_lib.data.masks import BORDER_POLICIES, target_and_scored
-from petseg_lib.data.pets import load_pets, read_trimap
+from petseg_lib.data.pets import load_pets
+from petseg_lib.data.pictures import read_trimap
 from petseg_lib.data.synthetic import draw_pets
 from petseg_lib.dice import count, soft_dice
 from petseg_lib.models import build_model

@@ -18,7 +18,8 @@ from PIL import Image
 from petseg_lib.config import NOTEBOOKS, ParameterError, Parameters
 from petseg_lib.data.check import check_folder
 from petseg_lib.data.masks import BORDER_POLICIES, PET, target_and_scored
-from petseg_lib.data.pets import DatasetError, PetDataset, load_pets, read_photograph, read_trimap
+from petseg_lib.data.pets import PetDataset, load_pets
+from petseg_lib.data.pictures import DatasetError, read_photograph, read_trimap
 from petseg_lib.evaluation import counts_by_policy
 
 MUTANTS_A_SEED_FILE = 100

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from petseg_lib.data import pets, statistics, synthetic
-from petseg_lib.data.pets import DatasetError, describe, load_pets, open_dataset, read_photograph, read_trimap
+from petseg_lib.data.pets import describe, load_pets, open_dataset
+from petseg_lib.data.pictures import DatasetError, read_photograph, read_trimap
 
 
 def test_splits_come_from_the_list_files(tiny_dataset):

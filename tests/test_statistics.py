@@ -6,7 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from petseg_lib.data.pets import DatasetError, load_pets, read_photograph
+from petseg_lib.data.pets import load_pets
+from petseg_lib.data.pictures import DatasetError, read_photograph
 from petseg_lib.data.statistics import channel_statistics, load_statistics, save_statistics
 
 

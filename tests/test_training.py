@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from petseg_lib import checkpoints, runs, training
+from petseg_lib import checkpoints, optimisation, runs, training
 from petseg_lib.config import ResNet34UNetParameters, UNetParameters
 from petseg_lib.data.cache import open_cache
 from petseg_lib.data.loaders import Batch, build_loader
@@ -85,8 +85,8 @@ def test_patience_ends_a_run_that_does_not_improve(pets):
 @pytest.mark.parametrize(("schedule", "last"), [("constant", 1.0), ("cosine", 0.0), ("onecycle", 0.0)])
 def test_schedules_end_where_they_should(schedule, last):
     parameters = UNetParameters.checked({"schedule": schedule, "learning_rate": 0.1})
-    optimizer = training.build_optimizer(torch.nn.Linear(2, 2), parameters)
-    course = training.build_schedule(optimizer, parameters, 50)
+    optimizer = optimisation.build_optimizer(torch.nn.Linear(2, 2), parameters)
+    course = optimisation.build_schedule(optimizer, parameters, 50)
     rates = []
     for _ in range(50):
         rates.append(optimizer.param_groups[0]["lr"])
@@ -104,7 +104,7 @@ def test_bf16_is_chosen_only_where_the_processor_has_it(monkeypatch):
 
 def test_the_optimizer_leaves_biases_and_batchnorm_undecayed():
     model = build_model("unet", width=4, depth=2)
-    decayed, undecayed = training.build_optimizer(model, UNetParameters(weight_decay=0.01)).param_groups
+    decayed, undecayed = optimisation.build_optimizer(model, UNetParameters(weight_decay=0.01)).param_groups
     assert decayed["weight_decay"] == 0.01 and all(p.ndim > 1 for p in decayed["params"])
     assert undecayed["weight_decay"] == 0 and len(decayed["params"]) + len(undecayed["params"]) == len(list(model.parameters()))
 
@@ -185,8 +185,8 @@ def test_accumulated_batches_make_the_step_of_one_batch():
     ):
         torch.manual_seed(0)
         model = torch.nn.Conv2d(3, 1, 1)
-        wrapped, optimizer = fabric.setup(model, training.build_optimizer(model, parameters))
-        schedule = training.build_schedule(optimizer, parameters, 9)
+        wrapped, optimizer = fabric.setup(model, optimisation.build_optimizer(model, parameters))
+        schedule = optimisation.build_schedule(optimizer, parameters, 9)
         loss_of = training.build_loss("bce")
         parameters_now = parameters.model_copy(update={"accumulate": accumulate})
         training._train_epoch(wrapped, given, optimizer, schedule, loss_of, fabric, None, parameters_now)

@@ -18,7 +18,8 @@ from tqdm.std import tqdm
 
 from petseg_lib.config import workspace
 from petseg_lib.data.masks import resize_trimap
-from petseg_lib.data.pets import DatasetError, Pet, PetDataset, read_photograph, read_trimap, settle
+from petseg_lib.data.pets import Pet, PetDataset, settle
+from petseg_lib.data.pictures import DatasetError, read_photograph, read_trimap
 
 FORMAT_VERSION = 1  # raise it when the same files would give other pixels
 

@@ -17,24 +17,8 @@ from tqdm.std import tqdm
 from petseg_lib.config import workspace
 from petseg_lib.data.cache import key
 from petseg_lib.data.masks import PET
-from petseg_lib.data.pets import (
-    LINE_RULE,
-    LISTS,
-    SPLITS,
-    DatasetError,
-    Pet,
-    PetDataset,
-    dataset_root,
-    decoded_rgb,
-    decoded_trimap,
-    file_bytes,
-    names_in,
-    opened,
-    orientation,
-    read_list,
-    repeated_names,
-    some,
-)
+from petseg_lib.data.pets import LINE_RULE, LISTS, SPLITS, Pet, PetDataset, dataset_root, names_in, read_list, repeated_names
+from petseg_lib.data.pictures import DatasetError, decoded_rgb, decoded_trimap, file_bytes, opened, orientation, some
 
 STOPS = "training stops"
 UNUSABLE = "training stops; left out under bad_samples: skip"

@@ -19,7 +19,8 @@ from urllib.request import Request, urlopen
 
 from tqdm.std import tqdm
 
-from petseg_lib.data.pets import DatasetError, PetDataset, load_pets, settle, some
+from petseg_lib.data.pets import PetDataset, load_pets, settle
+from petseg_lib.data.pictures import DatasetError, some
 
 
 @dataclass(frozen=True)

@@ -4,22 +4,16 @@ Layout and list files: Parkhi, Vedaldi, Zisserman, Jawahar, "Cats and Dogs", CVP
 to the dataset; folders are never searched, because archives of it hold hidden and unlisted files as well.
 """
 
-import io
 import tempfile
-import threading
-import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import pandas as pd
-from PIL import Image, UnidentifiedImageError
 
-from petseg_lib.config import ReadableError, workspace
+from petseg_lib.config import workspace
+from petseg_lib.data.pictures import DatasetError, named, opened, reason, some
 
 SPLITS = ("train", "valid", "test")
 SPECIES = {"1": "cat", "2": "dog"}
@@ -28,13 +22,6 @@ VALID_EVERY = 10
 LISTS = {"trainval.txt": {"split": "train", "valid_every": VALID_EVERY}, "test.txt": {"split": "test"}}
 LINE_RULE = "a line must be NAME CLASS SPECIES BREED with SPECIES 1 (cat) or 2 (dog)"
 NO_PATH = set("/\\\0")  # a name must not lead out of the folder
-ORIENTATION_TAG = 0x0112
-
-_warnings_lock = threading.Lock()
-
-
-class DatasetError(ReadableError):
-    """A dataset that cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -131,127 +118,9 @@ def describe(dataset: PetDataset) -> pd.DataFrame:
     rows = []
     for pet in dataset.pets:
         path = dataset.photograph_path(pet)
-        with _named(f"the photograph {path}"), opened(path) as image:
+        with named(f"the photograph {path}"), opened(path) as image:
             rows.append((pet.name, pet.breed, pet.species, pet.split, *image.size))
     return pd.DataFrame(rows, columns=["name", "breed", "species", "split", "width", "height"])
-
-
-def read_photograph(path: Path) -> np.ndarray:
-    """A photograph as (H, W, 3) uint8, otherwise as `open_rgb`."""
-    return np.asarray(open_rgb(path))
-
-
-def open_rgb(path: Path) -> Image.Image:
-    """A photograph of any format and mode as an RGB picture in memory, pixels as stored (no rotation by EXIF).
-
-    Raises:
-        DatasetError: the file is missing or damaged.
-    """
-    with _named(f"the photograph {path}"):
-        return decoded_rgb(opened(file_bytes(path)))
-
-
-def read_trimap(path: Path) -> np.ndarray:
-    """A trimap as (H, W) uint8: 1 pet, 2 background, 3 border.
-
-    Raises:
-        DatasetError: the file is missing or damaged, or holds other values.
-    """
-    with _named(f"the trimap {path}"):
-        return decoded_trimap(opened(file_bytes(path)))
-
-
-# The steps of the two functions above. The errors of these say what is wrong, and leave it to the caller to name the file.
-
-
-def file_bytes(path: Path) -> bytes:
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError as error:
-        raise DatasetError("is missing") from error
-    except OSError as error:
-        raise DatasetError(f"cannot be opened: {_reason(error)}") from error
-    if not content:
-        raise DatasetError("cannot be opened: it is empty (0 bytes)")
-    return content
-
-
-def opened(source: Path | bytes) -> Image.Image:
-    """A picture, from a file or its bytes, of which no more than the header is read yet."""
-    try:
-        with _without_warnings():
-            return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
-    except UnidentifiedImageError as error:
-        raise DatasetError("cannot be opened: it is no picture, or damaged in its first bytes") from error
-    except Exception as error:  # whatever a header of random bytes makes Pillow raise
-        raise DatasetError(f"cannot be opened: {_reason(error)}") from error
-
-
-def decoded_rgb(image: Image.Image) -> Image.Image:
-    _load(image)
-    image.info.pop("transparency", None)  # it does not change the pixels, and Pillow would warn of some kinds
-    return image.convert("RGB")
-
-
-def decoded_trimap(image: Image.Image) -> np.ndarray:
-    _load(image)
-    trimap = np.asarray(image)
-    if trimap.ndim != 2:
-        raise DatasetError(f"has {trimap.shape[-1]} channels, but a trimap has one")
-    if trimap.dtype == bool:
-        trimap = trimap.astype(np.uint8)
-    if trimap.min() < 1 or trimap.max() > 3 or trimap.dtype.kind == "f":
-        found = np.unique(trimap).tolist()
-        mask = "".join(f": it is a mask of 0 and {top}, not a trimap" for top in (1, 255) if set(found) == {0, top})
-        raise DatasetError(f"has the values {some(found)}, but only 1, 2 and 3 are allowed{mask}")
-    return trimap.astype(np.uint8)
-
-
-def orientation(image: Image.Image) -> int:
-    """How its EXIF tag wants a photograph turned or mirrored: 2 to 8, of which 5 and more swap its sides; 1 = as it is.
-
-    To be asked once the pixels are decoded: a PNG keeps the tag behind them, and Pillow would tell of no damage later.
-    """
-    try:
-        with _without_warnings():
-            value = image.getexif().get(ORIENTATION_TAG)
-    except Exception:  # damaged EXIF data says nothing, and the pixels are good without it
-        return 1
-    return value if value in range(2, 9) else 1
-
-
-def _load(image: Image.Image) -> None:
-    try:
-        image.load()
-    except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error and others for damaged data
-        raise DatasetError(f"is damaged: {_reason(error)}") from error
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
-
-
-@contextmanager
-def _named(file: str) -> Iterator[None]:
-    try:
-        yield
-    except DatasetError as error:
-        raise DatasetError(f"{file} {error}") from error.__cause__
-
-
-@contextmanager
-def _without_warnings() -> Iterator[None]:
-    """Pillow warns of untidy headers that do no harm. Filters belong to the process: one thread at a time may set them."""
-    with _warnings_lock, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
-def some(items: Iterable[object], shown: int = 5) -> str:
-    """The first few of many, for an error sentence: `a, b, c, d, e and 7 more`."""
-    items = [str(item) for item in items]
-    more = f" and {len(items) - shown} more" if len(items) > shown else ""
-    return ", ".join(items[:shown]) + more
 
 
 def dataset_root(root: Path) -> Path:
@@ -286,7 +155,7 @@ def read_list(path: Path, split: str, valid_every: int = 0) -> tuple[list[Pet], 
     try:
         text = path.read_text(encoding="utf-8-sig")  # some editors begin a text with a byte order mark
     except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"is no text in UTF-8: {_reason(error)}") from error
+        raise DatasetError(f"is no text in UTF-8: {reason(error)}") from error
     lines = [line.split() for line in text.splitlines()]
     lines = [words for words in lines if words and not words[0].startswith("#")]
     pets, unreadable = [], []
@@ -303,7 +172,7 @@ def read_list(path: Path, split: str, valid_every: int = 0) -> tuple[list[Pet], 
 
 def _read_list(root: Path, file: str) -> list[Pet]:
     path = root / "annotations" / file
-    with _named(str(path)):
+    with named(str(path)):
         pets, unreadable = read_list(path, **LISTS[file])
         if unreadable:
             raise DatasetError(f"has the line {unreadable[0]!r}, but {LINE_RULE}")

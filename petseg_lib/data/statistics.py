@@ -18,7 +18,8 @@ import numpy as np
 import pandas as pd
 from tqdm.std import tqdm
 
-from petseg_lib.data.pets import DatasetError, Pet, PetDataset, open_rgb, read_trimap
+from petseg_lib.data.pets import Pet, PetDataset
+from petseg_lib.data.pictures import DatasetError, open_rgb, read_trimap
 
 Triple = tuple[float, float, float]
 

@@ -12,7 +12,9 @@ from petseg_lib.figures.style import STYLE
 from petseg_lib.runs import write_atomically
 
 FORMATS = ("png", "svg", "pdf")
-DPI = {"png": 150, "svg": 100, "pdf": 200}  # of SVG and PDF only the photographs inside have any
+# Of SVG and PDF only the photographs inside have any. PNG of photographs are large, and have no thin lines to lose.
+DPI = {"png": 150, "svg": 80, "pdf": 200}
+PHOTOGRAPHIC_DPI = DPI | {"png": 100}
 
 # What would name the day or the version of matplotlib is left out: the same figure gives the same file.
 _METADATA = {
@@ -57,9 +59,10 @@ def save_figure(
 
 def _encoded(figure: Figure, kind: str, caption: str) -> bytes:
     buffer = io.BytesIO()
+    dpi = (PHOTOGRAPHIC_DPI if getattr(figure, "photographic", False) else DPI)[kind]
     metadata = _METADATA[kind] | ({"Description": caption} if kind == "png" else {})
     with mpl.rc_context(STYLE):
-        figure.savefig(buffer, format=kind, dpi=DPI[kind], metadata=metadata)
+        figure.savefig(buffer, format=kind, dpi=dpi, metadata=metadata)
     return buffer.getvalue()
 
 
