@@ -143,10 +143,12 @@ def check_parameters(run: Run, parameters: TrainingParameters) -> None:
     Raises:
         RunError: names each parameter that differs, with both values.
     """
-    given, standing = lasting(parameters), run.parameters
-    changed = [name for name in given | standing if given.get(name) != standing.get(name) and name not in _OF_FIGURES]
+    given = lasting(parameters)
+    # A parameter that the run's version did not know yet acted as its default does now.
+    standing = {name: field.default for name, field in type(parameters).model_fields.items()} | run.parameters
+    changed = [name for name, value in given.items() if value != standing[name] and name not in _OF_FIGURES]
     if changed and not parameters.force:
-        words = ", ".join(f"{name} is {given.get(name)!r} and was {standing.get(name)!r}" for name in changed)
+        words = ", ".join(f"{name} is {given[name]!r} and was {standing[name]!r}" for name in changed)
         raise RunError(
             f"{shown(run.folder)} holds {'a finished' if run.complete else 'an interrupted'} run of other parameters: {words}; "
             "choose another run folder, or force it to be trained again from the start"

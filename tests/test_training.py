@@ -138,6 +138,12 @@ def test_a_run_of_other_parameters_is_refused_with_their_names(pets):
         open_small("runs/t/other", seed=5)
     assert run.complete and (run.folder / "model.safetensors").exists()
     open_small("runs/t/other", epochs=1, figures_dir="figures/elsewhere")  # where figures go changes no result
+    record = json.loads((run.folder / "params.json").read_text())
+    del record["parameters"]["accumulate"]  # as if the run were older than this parameter
+    runs.write_json(run.folder / "params.json", record)
+    open_small("runs/t/other", epochs=1)
+    with pytest.raises(runs.RunError, match="parameters: accumulate is 2 and was 1; "):
+        open_small("runs/t/other", epochs=1, accumulate=2)
     open_small("runs/t/other", seed=5, force=True)
     assert not run.complete and not (run.folder / "model.safetensors").exists()
     record = json.loads((run.folder / "params.json").read_text())["parameters"]
