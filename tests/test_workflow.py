@@ -3,8 +3,10 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from petseg_lib.runs import lasting
 
 pytestmark = pytest.mark.xdist_group("workflow")  # they share what few jobs made
 
+SNAKEMAKE = [sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "workflow" / "Snakefile")]
 QUIET = ["--keep-going", "--rerun-incomplete", "--quiet", "rules", "progress", "reason", "host"]
 PROFILE = """
 parameters: {epochs: 1}
@@ -26,10 +29,9 @@ runs:
 
 
 def snakemake(workspace: Path, *options: str, **environment: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "workflow" / "Snakefile")]
     given = {name: value for name, value in os.environ.items() if name not in ("PROFILE", "DATA", "SET", "FORCE")}
     given |= {"PETSEG_WORKSPACE": str(workspace)} | environment
-    command += ["--cores", "2", *options]
+    command = [*SNAKEMAKE, "--cores", "2", *options]
     return subprocess.run(command, check=False, env=given, capture_output=True, text=True, cwd=workspace, timeout=300)
 
 
@@ -107,6 +109,10 @@ def test_only_what_a_change_touches_is_made_again(workspace, finished):
     assert planned(workspace, SET="epochs=2", **small) == []
     assert planned(workspace, SET="epochs=3", **small) == ["unet", "small"]
     assert planned(workspace, SET="epochs=2", PROFILE="small", DATA="else where") == ["mean_std", "unet", "small"]
+    runs = workspace / "runs" / "small"
+    (runs / "unet").rename(runs / "aside")
+    assert planned(workspace, SET="epochs=2", **small) == ["unet", "small"]  # though report.html still stands
+    (runs / "aside").rename(runs / "unet")
     notebook = workspace / "notebooks" / "03_unet_training.ipynb"
     notebook.write_text(notebook.read_text() + "\n")
     assert planned(workspace, SET="epochs=2", **small) == ["unet", "small"]
@@ -154,6 +160,28 @@ def test_a_failure_ends_with_the_run_and_its_error(workspace):
     sentence = "petseg: run mean_std failed: ValueError: too few pets (see runs/broken/mean_std/notebook.ipynb)"
     assert set(result.stderr.splitlines()) == {sentence}
     assert "[unet]" not in result.stdout
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_a_termination_lets_the_job_under_way_finish_and_begins_no_other(workspace):
+    folder = workspace / "terminated"
+    shutil.copytree(workspace / "notebooks", folder / "notebooks")
+    (folder / "small.yaml").write_text(PROFILE)
+    wait = "import time\nwhile not (config.workspace() / 'go').exists():\n    time.sleep(0.05)"
+    write_notebook(folder / "notebooks", "02_mean_std", work=f"print('under way', flush=True)\n{wait}")
+    given = os.environ | {"PETSEG_WORKSPACE": str(folder), "PROFILE": "small.yaml", "DATA": "", "SET": "", "FORCE": ""}
+    command = [*SNAKEMAKE, "--cores", "1", *QUIET]
+    with subprocess.Popen(command, env=given, cwd=folder, stdout=subprocess.PIPE, text=True) as process:
+        while "under way" not in process.stdout.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)  # Snakemake takes note of it while the job goes on
+        (folder / "go").touch()
+        rest, _ = process.communicate(timeout=60)
+    assert "02_mean_std is done" in rest and "03_unet_training begins" not in rest
+    again = snakemake(folder, *QUIET, PROFILE="small.yaml")
+    assert again.returncode == 0
+    assert "02_mean_std begins" not in again.stdout and "03_unet_training is done" in again.stdout
 
 
 @pytest.mark.parametrize(
