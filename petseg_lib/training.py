@@ -26,6 +26,7 @@ from petseg_lib.data.statistics import (
     channel_statistics,
     load_statistics,
 )
+from petseg_lib.devices import open_fabric
 from petseg_lib.dice import build_loss, count, dice_from_counts
 from petseg_lib.evaluation import images_per_second
 from petseg_lib.models import gflop, parameter_count
@@ -37,27 +38,9 @@ GRID_IMAGES = 4
 
 
 def start(parameters: TrainingParameters) -> Fabric:
-    """Seed every generator and choose device and precision.
-
-    Raises:
-        RuntimeError: the device that `parameters.device` names is not there (Lightning Fabric's own sentence).
-    """
+    """Seed every generator and choose device and precision (see `devices.open_fabric`)."""
     seed_everything(parameters.seed, workers=False, verbose=False)
-    fabric = Fabric(accelerator=parameters.device, devices=1, precision="32-true")
-    precision = parameters.precision if parameters.precision != "auto" else best_precision(fabric.device)
-    if precision != "32-true":
-        fabric = Fabric(accelerator=parameters.device, devices=1, precision=precision)
-    return fabric
-
-
-def best_precision(device: torch.device) -> str:
-    """bf16 only where the hardware computes in it: elsewhere it is slower than float32, not faster."""
-    if device.type == "cuda":
-        return "bf16-mixed" if torch.cuda.get_device_capability(device)[0] >= 8 else "16-mixed"
-    if device.type == "cpu":
-        capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-        return "bf16-mixed" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "32-true"
-    return "32-true"
+    return open_fabric(parameters.device, parameters.precision)
 
 
 def normalisation(parameters: TrainingParameters, run: Run, dataset: PetDataset) -> tuple[tuple, tuple, str]:

@@ -7,6 +7,7 @@ from torch import nn
 
 from petseg_lib.models import build_model, gflop, parameter_count
 from petseg_lib.models.blocks import pad_to_stride
+from petseg_lib.models.folding import fold_batchnorm
 
 NETWORKS = [("unet", "default"), ("resnet34_unet", "default"), ("resnet34_unet", "report")]
 every_network = pytest.mark.parametrize(("name", "variant"), NETWORKS)
@@ -234,3 +235,17 @@ def test_settings_that_are_not_allowed(parameters, sentence):
     settings = {"name": "unet", "width": 4} | parameters
     with pytest.raises(ValueError, match=sentence):
         build_model(settings.pop("name"), **settings)
+
+
+@every_network
+def test_folding_batchnorm_changes_no_logit(name, variant):
+    model = small(name, variant).train()
+    for _ in range(3):
+        model(3 * images() + 1)  # statistics unlike those that BatchNorm starts with
+    model.eval()
+    folded = fold_batchnorm(model)
+    assert not any(isinstance(layer, nn.BatchNorm2d) for layer in folded.modules())
+    with torch.no_grad():
+        expected = model(images())
+        torch.testing.assert_close(folded(images()), expected, atol=1e-4 * expected.abs().max().item(), rtol=1e-4)
+    assert any(isinstance(layer, nn.BatchNorm2d) for layer in model.modules())

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from petseg_lib import checkpoints, optimisation, runs, training
+from petseg_lib import checkpoints, devices, optimisation, runs, training
 from petseg_lib.config import ResNet34UNetParameters, UNetParameters
 from petseg_lib.data.cache import open_cache
 from petseg_lib.data.loaders import Batch, build_loader
@@ -99,7 +99,7 @@ def test_schedules_end_where_they_should(schedule, last):
 def test_bf16_is_chosen_only_where_the_processor_has_it(monkeypatch):
     for capability, expected in (({"avx512_bf16": True}, "bf16-mixed"), ({"amx_bf16": True}, "bf16-mixed"), ({}, "32-true")):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=capability: found, raising=False)
-        assert training.best_precision(torch.device("cpu")) == expected
+        assert devices.best_precision(torch.device("cpu")) == expected
 
 
 def test_the_optimizer_leaves_biases_and_batchnorm_undecayed():

@@ -1,0 +1,243 @@
+"""What a minute of training buys: recipes tried on real photographs, over seeds, each a run without a notebook.
+
+    python -m benchmarks.recipes train NAME... --data DIR --split dev --seeds 0 1 2 --jobs 2
+    python -m benchmarks.recipes table
+
+`recipes.yaml` holds the recipes by name: a profile's parameters, and what each one changes. `train` adds to
+`recipes.json`, one entry a recipe, seed and split: the Dice of every image, the curve over time, and what it cost.
+Splits to train and measure on:
+
+- `dev`: trains on two thirds of trainval, measures on the other third. Recipes are chosen here; test is not touched.
+- `test`: trains on train, measures on test.
+- a breed's name: trains on the other breeds of trainval, measures on that breed's test photographs.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from torch import Tensor, nn
+
+from petseg_lib import checkpoints, evaluation, training
+from petseg_lib.comparison import mean_interval
+from petseg_lib.config import NOTEBOOKS, ReadableError, workspace
+from petseg_lib.data import cache, loaders, pets
+from petseg_lib.data.statistics import channel_statistics
+from petseg_lib.models import build_model
+from petseg_lib.runs import open_run, write_atomically
+
+HERE = Path(__file__).parent
+RECIPES, RESULTS, TABLE = HERE / "recipes.yaml", HERE / "recipes.json", HERE / "RECIPES.md"
+
+
+class Flipped(nn.Module):
+    """A model averaged over a photograph and its mirror image: test-time flips."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        return (self.model(images) + self.model(images.flip(-1)).flip(-1)) / 2
+
+
+def recipe(name: str) -> tuple[str, dict[str, Any]]:
+    """A recipe's notebook and its parameters: those of the recipe it builds on (`of`), changed as it says."""
+    recipes = yaml.safe_load(RECIPES.read_text(encoding="utf-8"))
+    if name not in recipes:
+        raise ReadableError(f"recipe {name!r} is unknown: it must be one of {', '.join(recipes)}")
+    own = dict(recipes[name])
+    notebook, settings = recipe(own.pop("of")) if "of" in own else (own.pop("notebook"), {})
+    own.pop("why", None)
+    return notebook, settings | own
+
+
+def members(dataset: pets.PetDataset, split: str) -> dict[str, tuple[pets.Pet, ...]]:
+    """The pets to train on, to choose the best epoch by, and to measure on."""
+    if split == "dev":
+        trainval = dataset.split("trainval")
+        measured = trainval[::3]
+        return {"train": tuple(pet for pet in trainval if pet not in measured), "valid": measured[::4], "measured": measured}
+    parts = {"train": dataset.split("train"), "valid": dataset.split("valid"), "measured": dataset.split("test")}
+    if split == "test":
+        return parts
+    if split not in {pet.breed for pet in dataset.pets}:
+        raise ReadableError(f"split is {split!r}, but it must be dev, test, or a breed of the dataset")
+    left = {part: tuple(pet for pet in parts[part] if pet.breed != split) for part in ("train", "valid")}
+    return left | {"measured": tuple(pet for pet in parts["measured"] if pet.breed == split)}
+
+
+def train(name: str, seed: int, split: str, data: str) -> dict[str, Any]:
+    """Train a recipe once and measure it; the entry for recipes.json."""
+    notebook, settings = recipe(name)
+    run_dir = f"runs/recipes/{split}/{name}_{seed}"
+    p = NOTEBOOKS[notebook].checked(settings | {"data": data, "run_dir": run_dir, "seed": seed, "force": True})
+    dataset = pets.open_dataset(p.data)
+    parts = members(dataset, split)
+    run, fabric = open_run(p, notebook), training.start(p)
+    statistics = channel_statistics([dataset.photograph_path(pet) for pet in parts["train"]], progress=False)
+    mean, std = statistics.pixel_mean, statistics.pixel_std
+    if p.normalisation != "dataset":
+        mean, std, _ = training.normalisation(p, run, dataset)
+    caches = {part: cache.open_cache(dataset, those, p.image_size) for part, those in parts.items()}
+    train_loader = loaders.build_loader(caches["train"], p, mean, std, train=True)
+    valid_loader = loaders.build_loader(caches["valid"], p, mean, std, train=False)
+    model = build_model(p.model, **p.model_settings())
+    description = checkpoints.describe_model(p, mean, std)
+    wall, cpu = time.perf_counter(), time.process_time()
+    history = training.fit(model, train_loader, valid_loader, p, run, fabric, description)
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+
+    def dice(network: nn.Module) -> list[float]:
+        table = evaluation.evaluate(network, dataset, parts["measured"], caches["measured"], description, fabric)
+        return evaluation.dice_per_image(table, "native", p.border_policy).round(4).tolist()
+
+    run.finish({})
+    return {
+        "recipe": name,
+        "seed": seed,
+        "split": split,
+        "epochs": len(history),
+        "best_epoch": int(history["epoch"][history["valid_dice"].idxmax()]),
+        "wall_seconds": round(wall, 1),
+        "cpu_seconds": round(cpu, 1),
+        "threads": torch.get_num_threads(),
+        "curve": [[round(s, 1), round(d, 4)] for s, d in zip(history["seconds"].cumsum(), history["valid_dice"], strict=True)],
+        "dice": dice(model),
+        "dice_flipped": dice(Flipped(model)),
+    }
+
+
+def load() -> list[dict[str, Any]]:
+    return json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else []
+
+
+def keep(entry: dict[str, Any]) -> None:
+    """Put an entry into recipes.json, in place of an earlier one of the same recipe, seed and split."""
+    same = ("recipe", "seed", "split")
+    entries = [each for each in load() if any(each[key] != entry[key] for key in same)] + [entry]
+    entries.sort(key=lambda each: [each["split"], each["recipe"], each["seed"]])
+    lines = ",\n".join(json.dumps(each) for each in entries)
+    write_atomically(RESULTS, f"[\n{lines}\n]\n".encode())
+
+
+def train_all(names: list[str], seeds: list[int], split: str, data: str, jobs: int) -> bool:
+    """Each training in a process of its own, `jobs` at a time, which share the cores. True where all succeeded."""
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    done = {(each["recipe"], each["seed"], each["split"]) for each in load()}
+
+    def one(job: tuple[str, int]) -> bool:
+        name, seed = job
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks.recipes",
+            "one",
+            name,
+            "--seeds",
+            str(seed),
+            "--split",
+            split,
+            "--data",
+            data,
+        ]
+        environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+        log = workspace() / "runs" / "recipes" / f"{split}_{name}_{seed}.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("wb") as out:
+            result = subprocess.run(command, stdout=subprocess.PIPE, stderr=out, env=environment, check=False)
+        if result.returncode:
+            print(f"{name}, seed {seed}, {split}: failed, see {log}", flush=True)
+            return False
+        entry = json.loads(result.stdout.splitlines()[-1])
+        keep(entry)
+        print(f"{name}, seed {seed}, {split}: {np.mean(entry['dice']):.4f} in {entry['cpu_seconds']} s of CPU", flush=True)
+        return True
+
+    todo = [(name, seed) for seed in seeds for name in names if (name, seed, split) not in done]
+    with ThreadPoolExecutor(jobs) as pool:
+        return all(list(pool.map(one, todo)))
+
+
+def rows(split: str) -> list[dict[str, Any]]:
+    """A row a recipe: its Dice over seeds, and its gain over the recipe it builds on, for the seeds both have.
+
+    The gain's interval is over images (bootstrap, BCa), of the differences averaged over seeds.
+    """
+    entries = [each for each in load() if each["split"] == split]
+    table = []
+    for name, own in yaml.safe_load(RECIPES.read_text(encoding="utf-8")).items():
+        dice = {each["seed"]: np.array(each["dice"]) for each in entries if each["recipe"] == name}
+        if not dice:
+            continue
+        mine = [each for each in entries if each["recipe"] == name]
+        of_seeds = [values.mean() for values in dice.values()]
+        row = {"recipe": name, "why": own.get("why", ""), "seeds": len(dice), "dice": float(np.mean(of_seeds))}
+        row["spread"] = float(np.std(of_seeds, ddof=1)) if len(dice) > 1 else None
+        row["flipped"] = float(np.mean([each["dice_flipped"] for each in mine]))
+        row["cpu_seconds"] = float(np.median([each["cpu_seconds"] for each in mine]))
+        row["epochs"] = int(np.median([each["epochs"] for each in mine]))
+        before = {each["seed"]: np.array(each["dice"]) for each in entries if each["recipe"] == own.get("of")}
+        common = sorted(dice.keys() & before.keys())
+        row["gain"] = mean_interval(np.mean([dice[seed] - before[seed] for seed in common], axis=0)) if common else None
+        row["of"] = own.get("of", "")
+        table.append(row)
+    return table
+
+
+def write_table() -> None:
+    """recipes.json as RECIPES.md."""
+    splits = sorted({each["split"] for each in load()}, key=lambda split: (split != "test", split))
+    parts = ["# Recipes tried\n", __doc__.split("Splits to train")[0].split("\n\n")[0] + "\n"]
+    parts.append(
+        "dice_image at native size, border policy `pet`. *Gain* is over the recipe that it builds on, with the 95% interval over images.\n"
+    )
+    for split in splits:
+        parts.append(
+            f"## {split}\n\n| recipe | what it changes | seeds | Dice | gain | with flips | epochs | CPU s |\n|---|---|---|---|---|---|---|---|"
+        )
+        for row in rows(split):
+            gain = (
+                f"{row['gain'].mean:+.4f} [{row['gain'].low:+.4f}, {row['gain'].high:+.4f}] over {row['of']}"
+                if row["gain"]
+                else ""
+            )
+            spread = f" ± {row['spread']:.4f}" if row["spread"] is not None else ""
+            parts.append(
+                f"| {row['recipe']} | {row['why']} | {row['seeds']} | {row['dice']:.4f}{spread} | {gain} | {row['flipped']:.4f} "
+                f"| {row['epochs']} | {row['cpu_seconds']:.0f} |"
+            )
+        parts.append("")
+    write_atomically(TABLE, ("\n".join(parts)).encode())
+    print("\n".join(parts))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("action", choices=["train", "one", "table"])
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--data", default="demo")
+    parser.add_argument("--split", default="dev")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--jobs", type=int, default=1)
+    options = parser.parse_args()
+    if options.action == "table":
+        write_table()
+        return 0
+    if options.action == "one":
+        print(json.dumps(train(options.names[0], options.seeds[0], options.split, options.data)))
+        return 0
+    return 0 if train_all(options.names, options.seeds, options.split, options.data, options.jobs) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
