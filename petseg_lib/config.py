@@ -152,6 +152,9 @@ class TrainingParameters(ImageParameters):
     dropout: number(float, ge=0, lt=1) = Field(0.1, description="share of bottleneck channels dropped, 0 to below 1")
     initialisation: Literal["kaiming", "default"] = Field("kaiming", description="how weights start")
     epochs: number(int, ge=1, le=100_000) = Field(16, description="passes over the train split, 1 or more")
+    half_size_share: number(float, ge=0, lt=1) = Field(
+        0.0, description="share of the epochs, the first ones, at half the image size, 0 to below 1"
+    )
     batch_size: number(int, ge=1, le=65_536) = Field(4, description="images a step, 1 or more")
     accumulate: number(int, ge=1, le=65_536) = Field(1, description="batches whose gradients make one step, 1 or more")
     optimizer: Literal["adam", "adamw"] = Field("adamw", description="optimiser")
@@ -177,6 +180,10 @@ class TrainingParameters(ImageParameters):
     def _one_batch_fits_batchnorm(self) -> "TrainingParameters":
         if 0 < self.limit_images < 2:
             raise ValueError(f"parameter limit_images is {self.limit_images}, but training needs 2 images or more (or 0 = all)")
+        if self.half_size_share > 0 and self.image_size < 64:
+            raise ValueError(
+                f"parameter image_size is {self.image_size}, but half_size_share needs 64 or more (a network takes 32)"
+            )
         return self
 
 

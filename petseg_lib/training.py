@@ -10,6 +10,7 @@ import torch
 from lightning_fabric import Fabric, seed_everything
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 from tqdm.std import tqdm
@@ -123,7 +124,10 @@ def fit(
             torch.manual_seed(parameters.seed * 1_000_003 + epoch)
             batches = tqdm(train_loader, f"epoch {epoch}/{parameters.epochs}", leave=False, disable=not watched)
             try:
-                losses, counts, rates = _train_epoch(wrapped, batches, optimizer, schedule, loss_of, fabric, averaged, parameters)
+                halved = progress.epoch < parameters.half_size_share * parameters.epochs
+                losses, counts, rates = _train_epoch(
+                    wrapped, batches, optimizer, schedule, loss_of, fabric, averaged, parameters, halved
+                )
                 _check_finite(losses, rates, train_loader, epoch)
                 validated, seen = _measure(evaluated, valid_loader, loss_of, fabric)
             except torch.OutOfMemoryError:
@@ -174,12 +178,15 @@ def someone_watches() -> bool:
     return bool(kernel._allow_stdin) if kernel is not None else sys.stdout.isatty()
 
 
-def _train_epoch(model, batches, optimizer, schedule, loss_of, fabric, averaged, parameters) -> tuple[list, list, list]:
+def _train_epoch(
+    model, batches, optimizer, schedule, loss_of, fabric, averaged, parameters, halved=False
+) -> tuple[list, list, list]:
     """One pass over the training split: of each batch its loss (times its images), counts (of augmented images) and learning rate."""
     model.train()
     losses, counts, rates = [], [], []
     for number, batch in enumerate(batches):
-        image, target, scored, _ = _to_device(fabric, batch)
+        batch = _to_device(fabric, batch)
+        image, target, scored, _ = _halve(batch) if halved else batch
         place = number % parameters.accumulate
         together = min(parameters.accumulate, len(batches) - number + place)  # an epoch's last step may have fewer batches
         logits = model(image)
@@ -234,6 +241,13 @@ def _means(losses: list[Tensor], counts: list[Tensor]) -> tuple[float, float]:
 def _to_device(fabric: Fabric, batch: Batch) -> Batch:
     batch = fabric.to_device(batch)
     return batch._replace(image=batch.image.contiguous(memory_format=torch.channels_last))
+
+
+def _halve(batch: Batch) -> Batch:
+    """The batch at half its size: images by averaging, masks by nearest neighbour."""
+    image = F.avg_pool2d(batch.image, 2)
+    target, scored = (F.interpolate(mask.float(), image.shape[-2:], mode="nearest") for mask in (batch.target, batch.scored))
+    return batch._replace(image=image, target=target, scored=scored.bool())
 
 
 def _out_of_patience(progress: Progress, parameters: TrainingParameters) -> bool:

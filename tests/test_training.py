@@ -265,3 +265,22 @@ def test_a_full_disk_is_one_sentence_and_the_last_checkpoint_loads(pets):
     assert checkpoints.load_state(run.folder / "resume" / "state.pt")["progress"]["epoch"] == 1
     assert (run.folder / "model.safetensors").read_bytes() == weights
     assert checkpoints.load_model(run.folder / "model.safetensors")[1]["model"] == "unet"
+
+
+def test_the_first_share_of_epochs_is_trained_at_half_size(pets, monkeypatch):
+    sizes = []
+    measured = training.count
+    monkeypatch.setattr(training, "count", lambda *masks: sizes.append(masks[0].shape[-1]) or measured(*masks))
+    train(pets, "runs/t/half", image_size=65, epochs=4, half_size_share=0.5)
+    assert [sizes[0], sizes[-1]] == [32, 65]
+    per_epoch = len(sizes) // 4
+    halved = [size for epoch in range(2) for size in sizes[epoch * per_epoch : (epoch + 1) * per_epoch]]
+    assert set(halved) == {32, 65} and set(sizes[2 * per_epoch :]) == {65}  # it is always validated at full size
+
+
+def test_a_halved_batch_keeps_its_masks_masks():
+    image, target = torch.rand(2, 3, 33, 33), (torch.rand(2, 1, 33, 33) > 0.5).float()
+    batch = training._halve(Batch(image, target, torch.rand(2, 1, 33, 33) > 0.1, torch.arange(2)))
+    assert {tuple(part.shape[-2:]) for part in batch[:3]} == {(16, 16)}
+    assert set(batch.target.unique().tolist()) == {0.0, 1.0} and batch.scored.dtype == torch.bool
+    torch.testing.assert_close(batch.image[0, 0, 0, 0], image[0, 0, :2, :2].mean())
