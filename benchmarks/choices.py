@@ -1,0 +1,108 @@
+"""What each choice for speed is worth: the same work with it and without it, at the sizes that a CPU's profile has."""
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from benchmarks.rows import Row, build_row, in_rounds
+from benchmarks.setting import TITLES, Setting
+from benchmarks.steps import ENDLESS, random_batch
+from benchmarks.timing import alternate, timed
+from petseg_lib import training
+from petseg_lib.config import TrainingParameters
+from petseg_lib.dice import build_loss
+from petseg_lib.models import build_model
+from petseg_lib.models.folding import fold_batchnorm
+from petseg_lib.optimisation import build_optimizer, build_schedule
+
+FLOAT32, PLANES, COMPILED = "in float32", "channels first", "compiled by inductor"
+UNFOLDED = "BatchNorm not folded"
+
+
+def choices(setting: Setting) -> list[Row]:
+    return [row(setting, network) for network in ("unet", "resnet34_unet") for row in (_training, _inference)]
+
+
+def _parameters(setting: Setting, network: str, **changes: str) -> TrainingParameters:
+    return setting.parameters(network, "sample", width=setting.sizes.sample_width, **changes)
+
+
+def _training(setting: Setting, network: str) -> Row:
+    p = _parameters(setting, network)
+    measures = {
+        "ours": timed(_step(setting, p), setting.device),
+        FLOAT32: timed(_step(setting, _parameters(setting, network, precision="32-true")), setting.device),
+        PLANES: timed(_step(setting, p, memory_format=torch.contiguous_format), setting.device),
+    }
+    if not setting.quick:  # compiling takes a minute
+        measures[COMPILED] = timed(_step(setting, p, prepare=torch.compile), setting.device)
+    return _row(setting, network, "training step", p, measures)
+
+
+def _inference(setting: Setting, network: str) -> Row:
+    p = _parameters(setting, network)
+    single = _parameters(setting, network, precision="32-true")
+    measures = {
+        "ours": timed(_forward(setting, p), setting.device),
+        FLOAT32: timed(_forward(setting, single), setting.device),
+        UNFOLDED: timed(_forward(setting, p, prepare=nn.Module.eval), setting.device),
+        PLANES: timed(_forward(setting, p, memory_format=torch.contiguous_format), setting.device),
+    }
+    return _row(setting, network, "forward passes of a batch", p, measures)
+
+
+def _row(setting: Setting, network: str, what: str, p: TrainingParameters, measures: dict) -> Row:
+    title = f"{what} of {TITLES[network]}, width {p.width}"
+    taken = alternate(title, measures, 3 * setting.sizes.rounds)
+    return build_row(
+        f"choice_{what.split()[0]}_{network}",
+        title,
+        "s",
+        taken,
+        rivals=[name for name in measures if name != "ours"],
+        conditions=f"{in_rounds(3 * setting.sizes.rounds)}; {p.image_size} px, {p.batch_size} a batch; "
+        "each of the others is ours but for the one thing named",
+    )
+
+
+def _step(
+    setting: Setting,
+    p: TrainingParameters,
+    memory_format: torch.memory_format = torch.channels_last,
+    prepare: Callable[[nn.Module], nn.Module] = lambda model: model,
+) -> Callable[[], None]:
+    """A training step without anything around it."""
+    fabric = training.start(p)
+    model = build_model(p.model, **p.model_settings()).to(fabric.device, memory_format=memory_format).train()
+    wrapped, optimizer = fabric.setup(prepare(model), build_optimizer(model, p))
+    schedule, loss_of = build_schedule(optimizer, p, ENDLESS), build_loss(p.loss)
+    batch = random_batch(p.batch_size, p.image_size, setting.device)
+    image = batch.image.contiguous(memory_format=memory_format)
+
+    def step() -> None:
+        fabric.backward(loss_of(wrapped(image), batch.target, batch.scored))
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        schedule.step()
+
+    return step
+
+
+def _forward(
+    setting: Setting,
+    p: TrainingParameters,
+    memory_format: torch.memory_format = torch.channels_last,
+    prepare: Callable[[nn.Module], nn.Module] = fold_batchnorm,
+) -> Callable[[], None]:
+    fabric = training.start(p)
+    model = copy.deepcopy(build_model(p.model, **p.model_settings()))
+    wrapped = fabric.setup_module(prepare(model).to(memory_format=memory_format)).eval()
+    image = random_batch(p.batch_size, p.image_size, setting.device).image.contiguous(memory_format=memory_format)
+
+    def forward() -> None:
+        with torch.inference_mode():
+            wrapped(image)
+
+    return forward
