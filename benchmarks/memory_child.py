@@ -37,8 +37,11 @@ def main(data: str, epochs: str, device: str, folder: str) -> None:
         memory.append(psutil.Process().memory_full_info().uss / 1e6)
 
     training._log = log_and_weigh
-    fabric = training.start(parameters)
-    training.fit(model, *loaders, parameters, run, fabric, describe_model(parameters, REPORT_MEAN, REPORT_STD))
+    try:
+        fabric = training.start(parameters)
+        training.fit(model, *loaders, parameters, run, fabric, describe_model(parameters, REPORT_MEAN, REPORT_STD))
+    finally:
+        training._log = log
     print(json.dumps({"memory": memory}))
 
 

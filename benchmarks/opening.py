@@ -102,7 +102,7 @@ def _inject(notebook, values: dict) -> None:
 
 def _settings(setting: Setting, name: str, run: str) -> dict:
     """The demo's parameters on the suite's data; the results of other notebooks are those of `_prepare`."""
-    beside = setting.folder / "notebooks"
+    beside = setting.folder / "opened"
     values = {"data": setting.data, "run_dir": str(beside / f"{run}_{name}"), "figures_dir": str(beside / "figures")}
     known = NOTEBOOKS[name].model_fields
     if "force" in known:
@@ -112,7 +112,7 @@ def _settings(setting: Setting, name: str, run: str) -> dict:
 
 def _prepare(setting: Setting) -> None:
     """A run of notebook 02, and two short trainings, under the names that the notebooks look for beside their own run."""
-    folder = setting.new_folder("notebooks")
+    folder = setting.new_folder("opened")
     dataset = setting.dataset()
     (folder / "mean_std").mkdir()
     statistics = channel_statistics([dataset.photograph_path(pet) for pet in dataset.split("train")], progress=False)
@@ -127,7 +127,7 @@ def _train(setting: Setting, name: str, mean, std) -> None:
     """A finished run of a few photographs, to be compared."""
     model_of = NOTEBOOKS[name]
     values = _settings(setting, name, "run") | {"epochs": 1, "width": 8, "limit_images": 24, "device": setting.device}
-    parameters = model_of.checked(values | {"run_dir": str(setting.folder / "notebooks" / model_of.model)})
+    parameters = model_of.checked(values | {"run_dir": str(setting.folder / "opened" / model_of.model)})
     run, fabric = open_run(parameters, name), training.start(parameters)
     few, whole = setting.dataset(parameters.limit_images), setting.dataset()
     caches = [open_cache(few, few.split(split), parameters.image_size, setting.caches) for split in ("train", "valid")]
