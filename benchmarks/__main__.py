@@ -3,11 +3,11 @@
 import argparse
 import json
 import os
-import shutil
-import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -46,18 +46,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     out = Path(options.out or (workspace() / "build" / "bench-quick" if options.quick else HERE))
     out.mkdir(parents=True, exist_ok=True)
     (workspace() / "build").mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix="bench-", dir=workspace() / "build"))
-    before = os.environ.get("PETSEG_WORKSPACE")
-    os.environ["PETSEG_WORKSPACE"] = str(folder)  # also of the kernels and other processes that are started here
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    setting = Setting(str(data.resolve()), QUICK if options.quick else Sizes(), folder, device, options.quick)
-    try:
+    with (
+        TemporaryDirectory(prefix="bench-", dir=workspace() / "build", ignore_cleanup_errors=True) as folder,
+        processes_in(folder),
+    ):
+        setting = Setting(str(data.resolve()), QUICK if options.quick else Sizes(), Path(folder), device, options.quick)
         measure(setting, options.rows or list(ROWS), out, data_in_words(options.data, setting))
-    finally:
-        os.environ.pop("PETSEG_WORKSPACE")
-        os.environ.update({"PETSEG_WORKSPACE": before} if before is not None else {})
-        shutil.rmtree(folder, ignore_errors=True)
     return 0
+
+
+@contextmanager
+def processes_in(folder: str) -> Iterator[None]:
+    """While it lasts, this process and those that it starts work in a folder, and find only packages that users have.
+
+    Lightning Fabric imports torchmetrics where it is installed, which takes longer than torch; only the tests need it.
+    """
+    hidden = Path(folder) / "hidden"
+    hidden.mkdir()
+    (hidden / "torchmetrics.py").write_text('raise ImportError("only the tests have this package")\n')
+    path = os.pathsep.join(filter(None, [str(hidden), os.environ.get("PYTHONPATH")]))
+    before = dict(os.environ)
+    os.environ.update({"PETSEG_WORKSPACE": folder, "PYTHONPATH": path})
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def _parser() -> argparse.ArgumentParser:

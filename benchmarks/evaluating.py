@@ -47,7 +47,7 @@ def _row(setting: Setting, network: str) -> Row:
         REPORT: timed(lambda: report_inference(report_model, loader, setting.device), setting.device),
         FORWARD: timed(_forward_passes(model, cache, description, fabric, parameters.batch_size), setting.device),
     }
-    taken = alternate(f"evaluation of {TITLES[network]}", measures, setting.sizes.rounds)
+    taken = alternate(f"evaluation of {TITLES[network]}", measures, setting.sizes.slow_rounds)
     exact = Fabric(accelerator=setting.device, devices=1, precision="32-true")
     difference = np.abs(ours(fabric)["value"].to_numpy() - ours(exact)["value"].to_numpy()).max()
     where = f"evaluation of {TITLES[network]}"
@@ -58,7 +58,7 @@ def _row(setting: Setting, network: str) -> Row:
         taken,
         rivals=[REPORT],
         limits=[FORWARD],
-        conditions=f"{in_rounds(setting.sizes.rounds)} of {len(pets)} photographs of the test split; {parameters.image_size} px, "
+        conditions=f"{in_rounds(setting.sizes.slow_rounds)} of {len(pets)} photographs of the test split; {parameters.image_size} px, "
         f"width {parameters.width}; ours also counts at the photographs' own size, under every border policy",
         targets=[
             target(f"{where}: speed over the report's inference", speed_over(taken, REPORT), at_least=3),

@@ -57,8 +57,8 @@ def notebooks(setting: Setting) -> list[Row]:
     _prepare(setting)
     measures = {name: _opening(setting, name) for name in setting.sizes.notebooks}
     measures[TORCH] = lambda: seconds_of("-c", "import torch")
-    taken = alternate("opening", measures, setting.sizes.rounds, warm_up=not setting.quick)
-    conditions = f"{in_rounds(setting.sizes.rounds)}; kernel started, caches of photographs there from a round before"
+    taken = alternate("opening", measures, setting.sizes.slow_rounds, warm_up=not setting.quick)
+    conditions = f"{in_rounds(setting.sizes.slow_rounds)}; kernel started, caches of photographs there from a round before"
     return [
         build_row(
             f"open_{name}",
@@ -79,7 +79,9 @@ def _opening(setting: Setting, name: str) -> Measure:
         source = nbformat.read(find_notebook(name), as_version=4)
         _inject(source, _settings(setting, name, "opened"))
         began = time.perf_counter()
-        client = NotebookClient(source, timeout=600, resources={"metadata": {"path": str(REPOSITORY)}})
+        client = NotebookClient(
+            source, timeout=600, extra_arguments=["--log-level=ERROR"], resources={"metadata": {"path": str(REPOSITORY)}}
+        )
         with client.setup_kernel():
             for number, cell in enumerate(source.cells):
                 if cell.cell_type == "code" and _has_picture(client.execute_cell(cell, number)):
