@@ -146,8 +146,9 @@ def _row(setting: Setting, network: str, parameters: TrainingParameters, taken: 
             target(f"{where}: share of checkpointing", quotient(ours.checkpointing, taken["ours"]), at_most=0.02),
         ],
         notes=[
+            f"its steps alone are {spread(quotient(taken[REPORT], taken[STEPS_ALONE]))['median']:.2f} x as fast as the report's epoch",
             "beside the steps: "
-            + ", ".join(f"{words} {spread(ours.parts[name])['median']:.2f} s" for name, words in WORDS.items())
+            + ", ".join(f"{words} {spread(ours.parts[name])['median']:.2f} s" for name, words in WORDS.items()),
         ],
     )
 
