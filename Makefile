@@ -1,9 +1,10 @@
 # make run PROFILE=demo DATA=/path/to/dataset SET="epochs=1 limit_images=4" FORCE=1
+# make bench DATA=/path/to/dataset ROWS="mean_std feeding"
 PYTHON ?= python3
 PROFILE ?= demo
 export PROFILE DATA SET FORCE
 
-.PHONY: run test test-notebooks test-library torture lab notebooks clean
+.PHONY: run test test-notebooks test-library torture lab notebooks bench clean
 
 run: .venv/.installed
 	@.venv/bin/snakemake --snakefile workflow/Snakefile --cores all --keep-going --rerun-incomplete $(if $(FORCE),--forcerun notebook) --quiet rules progress reason host
@@ -32,6 +33,9 @@ lab: .venv/.installed
 
 notebooks: .venv/.installed
 	.venv/bin/petseg notebooks
+
+bench: .venv/.test
+	.venv/bin/python -m benchmarks $(if $(DATA),--data "$$DATA") $(if $(ROWS),--rows $(ROWS))
 
 clean:
 	rm -rf build runs data .snakemake .pytest_cache .ruff_cache

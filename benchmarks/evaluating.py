@@ -1,0 +1,102 @@
+"""Evaluating the test split: every convention and border policy, at the network's size and at the photographs' own."""
+
+import copy
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+from benchmarks.epochs import OurEpochs
+from benchmarks.report_way import report_inference, report_loader
+from benchmarks.rows import Row, build_row, in_rounds, speed_over, target
+from benchmarks.setting import REPORT_NETWORKS, TITLES, Setting
+from benchmarks.timing import alternate, quotient, spread, timed
+from petseg_lib import training
+from petseg_lib.checkpoints import load_model
+from petseg_lib.data.cache import open_cache
+from petseg_lib.data.loaders import normalise
+from petseg_lib.evaluation import dice_table, evaluate
+
+REPORT, FORWARD = "the report's inference", "the forward passes alone"
+
+
+def evaluation(network: str) -> Callable[[Setting], list[Row]]:
+    """The row of one of the report's own networks, at full width."""
+    return lambda setting: [_row(setting, network)]
+
+
+def _row(setting: Setting, network: str) -> Row:
+    parameters = setting.parameters(network, learning_rate=1e-3)
+    size, batch_size = parameters.image_size, parameters.batch_size
+    model, description = _trained(setting, network, parameters)
+    dataset = setting.dataset(setting.sizes.evaluated[network])
+    pets = dataset.split("test")
+    cache = open_cache(dataset, pets, size, setting.caches)
+    report_model = nn.Sequential(copy.deepcopy(model), nn.Sigmoid()).to(setting.device)
+    loader = report_loader(dataset, pets, size, train=False, batch_size=batch_size)
+    fabric = training.start(parameters)
+
+    def ours(fabric: Fabric) -> pd.DataFrame:
+        return dice_table(evaluate(model, dataset, pets, cache, description, fabric, batch_size), batch_size)
+
+    measures = {
+        "ours": timed(lambda: ours(fabric), setting.device),
+        REPORT: timed(lambda: report_inference(report_model, loader, setting.device), setting.device),
+        FORWARD: timed(_forward_passes(model, cache, description, fabric, batch_size), setting.device),
+    }
+    taken = alternate(f"evaluation of {TITLES[network]}", measures, setting.sizes.slow_rounds)
+    exact = Fabric(accelerator=setting.device, devices=1, precision="32-true")
+    difference = np.abs(ours(fabric)["value"].to_numpy() - ours(exact)["value"].to_numpy()).max()
+    conditions = f"{in_rounds(setting.sizes.slow_rounds)} of {len(pets)} photographs of the test split; {size} px, width {parameters.width}"
+    return _judged(
+        network, taken, difference, f"{conditions}; ours also counts at the photographs' own size, under every border policy"
+    )
+
+
+def _judged(network: str, taken: dict[str, list[float]], difference: float, conditions: str) -> Row:
+    where = f"evaluation of {TITLES[network]}"
+    most = spread(quotient(taken[REPORT], taken[FORWARD]))["median"]
+    targets = [
+        target(f"{where}: speed over the report's inference", speed_over(taken, REPORT), at_least=3),
+        target(f"{where}: largest difference of a Dice (all conventions, policies) from float32's", difference, at_most=0.0005),
+    ]
+    return build_row(
+        f"evaluation_{network}",
+        where,
+        "s",
+        taken,
+        rivals=[REPORT],
+        limits=[FORWARD],
+        conditions=conditions,
+        targets=targets,
+        notes=[f"its forward passes alone are {most:.2f} x as fast as the report's inference"],
+    )
+
+
+def _trained(setting: Setting, network: str, parameters) -> tuple[nn.Module, dict]:
+    """The network after an epoch: the weights that the epoch's row left, or new ones."""
+    path = setting.folder / f"epoch_{network}" / "model.safetensors"
+    if not path.is_file():
+        print(f"  training {TITLES[network]} for an epoch, to have something to evaluate", flush=True)
+        OurEpochs(setting, parameters, path.parent.name)()
+    return load_model(path)
+
+
+def _forward_passes(model: nn.Module, cache, description: dict, fabric: Fabric, batch_size: int) -> Callable[[], None]:
+    """The same network on batches that are in memory."""
+    images = normalise(cache.images, description["mean"], description["std"]).split(batch_size)
+    images = [fabric.to_device(batch.contiguous(memory_format=torch.channels_last)) for batch in images]
+
+    def run() -> None:
+        wrapped = fabric.setup_module(model.to(memory_format=torch.channels_last)).eval()
+        with torch.inference_mode():
+            for batch in images:
+                wrapped(batch)
+
+    return run
+
+
+EVALUATIONS = {f"evaluation_{network}": evaluation(network) for network in REPORT_NETWORKS}

@@ -1,0 +1,88 @@
+"""The benchmark suite, at sizes that prove nothing about speed: every row is measured, and every target judged."""
+
+import io
+import json
+import math
+from contextlib import redirect_stdout
+from importlib import import_module
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+from petseg_lib.profiles import REPOSITORY
+
+PICTURE = """\
+import io
+from IPython.display import Image, display
+from PIL import Image as Pictures
+file = io.BytesIO()
+Pictures.new("RGB", (4, 4)).save(file, "png")
+display(Image(data=file.getvalue()))
+"""
+
+
+@pytest.fixture
+def suite(monkeypatch):
+    """`python -m benchmarks` without a new process, which would import torch once more."""
+    monkeypatch.syspath_prepend(str(REPOSITORY))
+    return import_module("benchmarks.__main__")
+
+
+@pytest.fixture
+def light(suite, monkeypatch, tmp_path):
+    """No new processes either, but for a notebook's kernel, and in that one no torch."""
+    parameters = new_code_cell("data = run_dir = ''")
+    parameters.metadata["tags"] = ["parameters"]
+    notebook = new_notebook(cells=[parameters, new_code_cell("assert run_dir"), new_code_cell(PICTURE)])
+    nbformat.write(notebook, tmp_path / "notebook.ipynb")
+    monkeypatch.setattr("benchmarks.opening.find_notebook", lambda name: tmp_path / "notebook.ipynb")
+    monkeypatch.setattr("benchmarks.children.run_python", run_here)
+
+
+def run_here(option: str, what: str, *arguments: object) -> str:
+    """What `python -c` and `python -m` would print."""
+    with redirect_stdout(io.StringIO()) as printed:
+        if option == "-c":
+            exec(what, {})
+        else:
+            import_module(what).main(*map(str, arguments))
+    return printed.getvalue()
+
+
+def test_a_quick_run_measures_every_row_and_judges_every_target(suite, light, tiny_dataset, tmp_path):
+    out = tmp_path / "out"
+    assert suite.main(["--quick", "--data", str(tiny_dataset()), "--out", str(out)]) == 0
+    rows = json.loads((out / "results.json").read_text(encoding="utf-8"))["rows"]
+    assert {row["subject"] for row in rows.values()} == set(suite.ROWS)
+    report = (out / "RESULTS.md").read_text(encoding="utf-8")
+    for row in rows.values():
+        measured = [row["ours"], *row["rivals"].values(), *row["limits"].values(), *row["beside"].values()]
+        ratios = [*row["speed_over"].values(), *row["time_over"].values()]
+        for each in (*measured, *ratios):
+            assert math.isfinite(each["median"]) and each["median"] > 0, row["name"]
+        assert row["quick"] and row["title"] in report
+        for target in row["targets"]:
+            (line,) = [line for line in report.splitlines() if line.startswith(f"| {target['what']} |")]
+            assert line.endswith("| met |" if target["met"] else "| **not met** |")
+    assert "nothing about speed" in report and str(tmp_path) not in report
+
+
+def test_rows_that_are_not_measured_stay(suite, tiny_dataset, tmp_path):
+    standing = {"name": "old", "title": "an old row", "subject": "memory", "quick": False, "machine": "another", "data": "others"}
+    standing |= {"ours": {"median": 1.0, "low": 1.0, "high": 1.0, "samples": 1}, "unit": "s", "conditions": "", "targets": []}
+    standing |= {name: {} for name in ("rivals", "limits", "beside", "speed_over", "time_over")} | {"notes": []}
+    (tmp_path / "results.json").write_text(json.dumps({"rows": {"old": standing}}))
+    assert suite.main(["--quick", "--data", str(tiny_dataset()), "--out", str(tmp_path), "--rows", "cache"]) == 0
+    rows = json.loads((tmp_path / "results.json").read_text())["rows"]
+    assert rows["old"] == standing and rows["cache"]["subject"] == "cache"
+    assert "another" in (tmp_path / "RESULTS.md").read_text()
+
+
+def test_a_process_of_its_own_answers_without_torch(suite, tiny_dataset):
+    children = import_module("benchmarks.children")
+    images = tiny_dataset() / "images"
+    answers = {way: children.answer_of("mean_std_child", way, 40, images) for way in ("ours", "report", "decode")}
+    assert answers["ours"]["result"][0] == pytest.approx(answers["report"]["result"][0])
+    assert answers["ours"]["result"][1] == pytest.approx(answers["report"]["result"][1])
+    assert all(0 < answer["seconds"] < 60 and answer["before"] <= answer["peak"] < 200 for answer in answers.values())
