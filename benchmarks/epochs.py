@@ -9,6 +9,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
+from benchmarks.machine import usable_cores
 from benchmarks.report_way import ReportTraining, report_loader
 from benchmarks.rows import Row, build_row, in_rounds, speed_over, target, time_over
 from benchmarks.setting import REPORT_NETWORKS, TITLES, Setting
@@ -24,13 +25,12 @@ from petseg_lib.models import build_model
 from petseg_lib.runs import Run
 
 REPORT, STEPS_ALONE = "the report's way", "its steps alone"
-CHECKPOINTS = ("_save", "save_model")
-PARTS = ("_measure", "_log", *CHECKPOINTS, "_load_best")
+PARTS = ("_measure", "_log", "_checkpoint", "_write", "_load_best")
 WORDS = {
     "_measure": "validating",
     "_log": "TensorBoard",
-    "_save": "saving the state to go on",
-    "save_model": "saving the best model",
+    "_checkpoint": "copying the state to go on",
+    "_write": "writing it, in the background (seconds of one core)",
 }
 
 
@@ -72,16 +72,21 @@ class OurEpochs:
         return build_loader(cache, self.parameters, REPORT_MEAN, REPORT_STD, train=split == "train")
 
     def __call__(self) -> float:
-        """Seconds of an epoch. To read the best weights back belongs to a run's end, and not to each epoch."""
+        """Seconds of an epoch.
+
+        To read the best weights back, and to wait for the last files, belongs to a run's end and not to each epoch; the
+        processor's time that writing takes in the background is counted, shared among the cores.
+        """
         run = Run(self.setting.new_folder(self.name))
         fabric = training.start(self.parameters)
-        with clocked(training, PARTS) as seconds:
+        with clocked(training, PARTS) as seconds, closing_clocked(training) as closing:
             began = time.perf_counter()
             training.fit(self.model, *self.loaders.values(), self.parameters, run, fabric, self.description)
             total = time.perf_counter() - began
         for name, spent in seconds.items():
             self.parts[name].append(spent / self.parameters.epochs)
-        return (total - seconds["_load_best"]) / self.parameters.epochs
+        alone = total - seconds["_load_best"] - sum(closing)
+        return (alone + seconds["_write"] / usable_cores()) / self.parameters.epochs
 
     def steps_alone(self, count: int) -> Measure:
         """Seconds of an epoch's steps, from some of them on batches that are in memory."""
@@ -92,21 +97,23 @@ class OurEpochs:
     @property
     def checkpointing(self) -> list[float]:
         """Seconds an epoch."""
-        return [sum(spent) for spent in zip(*(self.parts[name] for name in CHECKPOINTS), strict=True)]
+        pairs = zip(self.parts["_checkpoint"], self.parts["_write"], strict=True)
+        return [copying + writing / usable_cores() for copying, writing in pairs]
 
 
 @contextmanager
 def clocked(module: Any, names: tuple[str, ...]) -> Iterator[dict[str, float]]:
-    """The seconds spent in some of a module's functions, by name, while the context lasts."""
+    """The seconds spent in some of a module's functions, by name, while the context lasts; of `_write` the processor's."""
     seconds = dict.fromkeys(names, 0.0)
     originals = {name: getattr(module, name) for name in names}
 
     def clock(name: str, *arguments: Any, **options: Any) -> Any:
-        began = time.perf_counter()
+        now = time.thread_time if name == "_write" else time.perf_counter
+        began = now()
         try:
             return originals[name](*arguments, **options)
         finally:
-            seconds[name] += time.perf_counter() - began
+            seconds[name] += now() - began
 
     try:
         for name in names:
@@ -115,6 +122,25 @@ def clocked(module: Any, names: tuple[str, ...]) -> Iterator[dict[str, float]]:
     finally:
         for name, original in originals.items():
             setattr(module, name, original)
+
+
+@contextmanager
+def closing_clocked(module: Any) -> Iterator[list[float]]:
+    """The seconds for which the end of a run waits for files."""
+    closing: list[float] = []
+    original = module.Background
+
+    class Clocked(original):
+        def __exit__(self, *error: object) -> None:
+            began = time.perf_counter()
+            super().__exit__(*error)
+            closing.append(time.perf_counter() - began)
+
+    module.Background = Clocked
+    try:
+        yield closing
+    finally:
+        module.Background = original
 
 
 def _report(setting: Setting, parameters: TrainingParameters, ours: OurEpochs) -> tuple[ReportTraining, list[DataLoader]]:

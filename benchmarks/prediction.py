@@ -28,7 +28,7 @@ def _at(setting: Setting, width: int) -> list[Row]:
     parameters = setting.parameters("unet", width=width)
     path = setting.new_folder("prediction") / "model.safetensors"
     description = describe_model(parameters, REPORT_MEAN, REPORT_STD)
-    save_model(path, build_model(parameters.model, **parameters.model_settings()), description)
+    save_model(path, build_model(parameters.model, **parameters.model_settings()).state_dict(), description)
     what = f"prediction of one photograph, {TITLES['unet']} of width {width}"
     conditions = f"{parameters.image_size} px, resized to the photograph's own size"
     warm = alternate(f"warm {what}", _warm(setting, path), setting.sizes.predictions)

@@ -13,19 +13,15 @@ def ours(path: str, folder: str, name: str, device: str):
     """As a notebook would."""
     from pathlib import Path
 
-    import torch
-    from lightning_fabric import Fabric
-
     from petseg_lib.checkpoints import load_model
     from petseg_lib.data.pets import open_dataset
+    from petseg_lib.devices import open_fabric
     from petseg_lib.evaluation import predict
-    from petseg_lib.training import best_precision
 
     dataset = open_dataset(folder)
     (pet,) = (pet for pet in dataset.pets if pet.name == name)
     model, description = load_model(Path(path))
-    fabric = Fabric(accelerator=device, devices=1, precision=best_precision(torch.device(device)))
-    return predict(model, dataset, [pet], description, fabric)[0].probability
+    return predict(model, dataset, [pet], description, open_fabric(device))[0].probability
 
 
 def eager(path: str, folder: str, name: str, device: str):

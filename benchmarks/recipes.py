@@ -27,6 +27,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from benchmarks.machine import usable_cores
 from petseg_lib import checkpoints, evaluation, training
 from petseg_lib.comparison import mean_interval
 from petseg_lib.config import NOTEBOOKS, ReadableError, workspace
@@ -132,7 +133,7 @@ def keep(entry: dict[str, Any]) -> None:
 
 def train_all(names: list[str], seeds: list[int], split: str, data: str, jobs: int) -> bool:
     """Each training in a process of its own, `jobs` at a time, which share the cores. True where all succeeded."""
-    threads = max(1, (os.cpu_count() or 1) // jobs)
+    threads = max(1, usable_cores() // jobs)
     done = {(each["recipe"], each["seed"], each["split"]) for each in load()}
 
     def one(job: tuple[str, int]) -> bool:

@@ -16,6 +16,7 @@ from benchmarks.timing import Measure, alternate, quotient, spread, timed
 from petseg_lib import training
 from petseg_lib.config import TrainingParameters
 from petseg_lib.data.loaders import Batch
+from petseg_lib.devices import best_precision
 from petseg_lib.dice import build_loss
 from petseg_lib.models import build_model
 from petseg_lib.optimisation import build_optimizer, build_schedule
@@ -112,7 +113,7 @@ def product_time(setting: Setting, gflop: float) -> Measure:
 
 
 def precision_of(setting: Setting) -> str:
-    return training.best_precision(torch.device(setting.device))
+    return best_precision(torch.device(setting.device))
 
 
 STEPS = {f"step_{network}": steps(network) for network in NETWORKS}

@@ -3,13 +3,15 @@
 import io
 import json
 import pickle  # for the name of its error alone
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import safetensors
 import safetensors.torch
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from petseg_lib.config import TrainingParameters, shown
 from petseg_lib.data.masks import BORDER_POLICIES
@@ -31,9 +33,9 @@ def describe_model(parameters: TrainingParameters, mean: tuple[float, ...], std:
     }
 
 
-def save_model(path: Path, model: nn.Module, description: dict[str, Any]) -> None:
-    """Write a model's weights and its description (`describe_model`) as one safetensors file."""
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+def save_model(path: Path, weights: dict[str, Tensor], description: dict[str, Any]) -> None:
+    """Write a model's weights (its `state_dict()`) and its description (`describe_model`) as one safetensors file."""
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     write_atomically(path, safetensors.torch.save(weights, metadata={"petseg": json.dumps(description)}))
 
 
@@ -86,12 +88,49 @@ def _check_description(description: Any) -> None:
             raise ValueError(f"{name} is {values!r}, but must be three numbers")
 
 
+def copied(state: Any) -> Any:
+    """Dictionaries and lists of tensors, copied to the CPU's memory, where training on changes nothing in them."""
+    if isinstance(state, Tensor):
+        return state.detach().to("cpu", copy=True)
+    if isinstance(state, dict):
+        return {name: copied(value) for name, value in state.items()}
+    return [copied(value) for value in state] if isinstance(state, list) else state
+
+
+class Background:
+    """Does one thing at a time in a thread of its own, such as writing files while training goes on.
+
+    As a context manager it ends only when the last thing is done; what went wrong there is raised at the next `start`,
+    or at the end.
+    """
+
+    def __init__(self) -> None:
+        self._pool, self._under_way = ThreadPoolExecutor(1), None
+
+    def start(self, work: Callable[..., None], *arguments: Any) -> None:
+        """Begin, once what was begun before is done."""
+        self._finish()
+        self._under_way = self._pool.submit(work, *arguments)
+
+    def _finish(self) -> None:
+        under_way, self._under_way = self._under_way, None
+        if under_way is not None:
+            under_way.result()
+
+    def __enter__(self) -> "Background":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._pool.shutdown()
+        self._finish()
+
+
 def save_state(path: Path, state: dict[str, Any]) -> None:
     """Write what an interrupted run needs to go on: tensors, numbers and strings alone."""
     path.parent.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    write_atomically(path, buffer.getvalue())
+    write_atomically(path, buffer.getbuffer())
 
 
 def load_state(path: Path) -> dict[str, Any]:

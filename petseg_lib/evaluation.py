@@ -45,8 +45,8 @@ def counts_by_policy(prediction: np.ndarray, trimap: np.ndarray) -> dict[str, in
     Returns:
         `{policy}_tp`, `{policy}_fp`, `{policy}_fn` in pixels.
     """
-    there = np.bincount(trimap.ravel(), minlength=4)
-    hit = np.bincount(trimap[prediction], minlength=4)
+    missed, hit = np.bincount((trimap + 4 * prediction.astype(np.uint8)).ravel(), minlength=8).reshape(2, 4)
+    there = missed + hit
     row = {}
     for policy in BORDER_POLICIES:
         true_positive = sum(hit[value] for value in _TARGET[policy])
@@ -195,7 +195,12 @@ def predict(
 
 def _for_inference(model: nn.Module, fabric: Fabric) -> nn.Module:
     """A copy on the device that is faster and cannot be trained; the model itself stays as it is."""
-    return fabric.setup_module(fold_batchnorm(model).to(memory_format=torch.channels_last)).eval()
+    model = fold_batchnorm(model).to(memory_format=torch.channels_last)
+    if fabric._precision.precision == "bf16-mixed":  # once, and not in every pass
+        for layer in model.modules():
+            if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+                layer.to(torch.bfloat16)
+    return fabric.setup_module(model).eval()
 
 
 def _to_size(logits: Tensor, size: tuple[int, int]) -> Tensor:

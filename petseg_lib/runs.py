@@ -184,7 +184,7 @@ def find_run(name: str, beside: Run) -> Run:
     return Run(beside.folder.parent / name if is_name else workspace() / name)
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes | memoryview) -> None:
     """Write a file whole or not at all: a temporary file beside it, flushed to the disk, then renamed.
 
     Raises:

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 from tqdm.std import tqdm
 
-from petseg_lib.checkpoints import load_state, save_model, save_state
+from petseg_lib.checkpoints import Background, copied, load_state, save_model, save_state
 from petseg_lib.config import ReadableError, TrainingParameters, shown
 from petseg_lib.data.loaders import Batch, set_epoch
 from petseg_lib.data.pets import PetDataset
@@ -117,7 +117,7 @@ def fit(
     evaluated = fabric.setup_module(averaged.module, move_to_device=False) if averaged else wrapped
     loss_of = build_loss(parameters.loss)
     watched = someone_watches()
-    with SummaryWriter(run.folder / "tensorboard", purge_step=progress.epoch + 1) as writer:
+    with SummaryWriter(run.folder / "tensorboard", purge_step=progress.epoch + 1) as writer, Background() as background:
         while progress.epoch < parameters.epochs and not _out_of_patience(progress, parameters):
             epoch, began = progress.epoch + 1, time.perf_counter()
             set_epoch(train_loader, epoch)
@@ -143,10 +143,10 @@ def fit(
             better = row["valid_dice"] > progress.best_dice
             if better:
                 progress.best_epoch, progress.best_dice = epoch, row["valid_dice"]
-                save_model(run.folder / "model.safetensors", averaged.module if averaged else model, description)
             progress.epoch = epoch
             progress.history.append(row)
-            _save(run, parts, progress)
+            best = (averaged.module if averaged else model) if better else None
+            _checkpoint(background, run, parts, progress, best, description)
             _log(writer, row, *seen, description)
             print(_line(row, parameters.epochs, better), flush=True)
     _load_best(run, model)
@@ -261,10 +261,20 @@ def _line(row: dict[str, float], epochs: int, better: bool) -> str:
     )
 
 
-def _save(run: Run, parts: dict[str, Any], progress: Progress) -> None:
-    state = {name: part.state_dict() for name, part in parts.items()}
-    save_state(run.folder / "resume" / "state.pt", state | {"progress": vars(progress)})
-    run.write_table("history.csv", pd.DataFrame(progress.history))
+def _checkpoint(
+    background: Background, run: Run, parts: dict, progress: Progress, best: nn.Module | None, description: dict
+) -> None:
+    """Copy what an epoch leaves; it is written while the next one trains."""
+    state = {name: part.state_dict() for name, part in parts.items()} | {"progress": vars(progress)}
+    background.start(_write, run, copied(state), copied(best.state_dict()) if best is not None else None, description)
+
+
+def _write(run: Run, state: dict[str, Any], best: dict[str, Tensor] | None, description: dict[str, Any]) -> None:
+    """In this order: a run that ends in between goes on from the epoch before, and comes to the same."""
+    if best is not None:
+        save_model(run.folder / "model.safetensors", best, description)
+    save_state(run.folder / "resume" / "state.pt", state)
+    run.write_table("history.csv", pd.DataFrame(state["progress"]["history"]))
 
 
 def _resume(run: Run, parts: dict[str, Any]) -> Progress:

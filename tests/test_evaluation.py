@@ -96,7 +96,7 @@ def test_the_conventions_by_hand():
 
 def test_a_saved_model_measures_the_same(measured, pets, fabric, tmp_path):
     model, cache, table = measured
-    save_model(tmp_path / "model.safetensors", model, DESCRIPTION)
+    save_model(tmp_path / "model.safetensors", model.state_dict(), DESCRIPTION)
     loaded, description = load_model(tmp_path / "model.safetensors")
     assert description == DESCRIPTION
     again = evaluation.evaluate(loaded, pets, pets.split("test"), cache, description, fabric, batch_size=4)

@@ -89,7 +89,7 @@ def test_a_damaged_state_is_one_sentence(tmp_path, content):
 @pytest.fixture
 def saved(tmp_path):
     path = tmp_path / "model.safetensors"
-    save_model(path, build_model("unet", **SETTINGS), DESCRIPTION)
+    save_model(path, build_model("unet", **SETTINGS).state_dict(), DESCRIPTION)
     return path
 
 
@@ -146,7 +146,8 @@ def test_make_lab_keeps_jupyters_token_and_address():
 def test_every_fault_in_the_document_names_a_test_that_is_there():
     text = (REPOSITORY / "docs" / "reliability.md").read_text(encoding="utf-8")
     named = re.findall(r"`(test_\w+\.py)::(\w+)`", text)
-    rows = [line for line in text.splitlines() if line.startswith("| ") and not line.startswith(("| what", "| fault"))]
+    faults, _, _ = text.partition("## Twenty kills")
+    rows = [line for line in faults.splitlines() if line.startswith("| ") and not line.startswith(("| what", "| fault"))]
     assert len(rows) > 20 and all("::test_" in row for row in rows)
     for file, test in named:
         assert f"def {test}(" in (REPOSITORY / "tests" / file).read_text(encoding="utf-8"), f"{file} has no {test}"

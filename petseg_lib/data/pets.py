@@ -24,7 +24,7 @@ LINE_RULE = "a line must be NAME CLASS SPECIES BREED with SPECIES 1 (cat) or 2 (
 NO_PATH = set("/\\\0")  # a name must not lead out of the folder
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Pet:
     """One line of a list file."""
 

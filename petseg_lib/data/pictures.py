@@ -74,7 +74,7 @@ def opened(source: Path | bytes) -> Image.Image:
 def decoded_rgb(image: Image.Image) -> Image.Image:
     _load(image)
     image.info.pop("transparency", None)  # it does not change the pixels, and Pillow would warn of some kinds
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")  # which would copy it
 
 
 def decoded_trimap(image: Image.Image) -> np.ndarray:
