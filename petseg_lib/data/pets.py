@@ -209,11 +209,11 @@ def _check_files(dataset: PetDataset) -> None:
     """Every listed photograph and trimap is there."""
     problems = []
     for kind, path_of in (("photographs", dataset.photograph_path), ("trimaps", dataset.trimap_path)):
-        paths = [path_of(pet) for pet in dataset.pets]
-        there = set(names_in(paths[0].parent))
-        missing = [path.name for path in paths if path.name not in there]
+        folder, suffix = path_of(dataset.pets[0]).parent, path_of(dataset.pets[0]).suffix
+        there = set(names_in(folder))
+        missing = [f"{pet.name}{suffix}" for pet in dataset.pets if f"{pet.name}{suffix}" not in there]
         if missing:
-            problems.append(f"{len(missing)} of {len(paths)} listed {kind} are missing: {some(missing)}")
+            problems.append(f"{len(missing)} of {len(dataset.pets)} listed {kind} are missing: {some(missing)}")
     if problems:
         raise DatasetError(f"in {dataset.root}, " + "; ".join(problems))
 
