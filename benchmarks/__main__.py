@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import caching, epochs, evaluating, feeding, lasting, mean_std, opening, prediction, steps
+from benchmarks import caching, choices, epochs, evaluating, feeding, lasting, mean_std, opening, prediction, steps
 from benchmarks.machine import in_words
 from benchmarks.rows import Row
 from benchmarks.setting import QUICK, Setting, Sizes
@@ -36,6 +36,7 @@ ROWS: dict[str, Callable[[Setting], list[Row]]] = {
     "memory": lasting.memory,
     "cache": caching.caching,
     "scale": lasting.scale,
+    "choices": choices.choices,
 }
 
 

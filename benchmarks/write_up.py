@@ -21,6 +21,7 @@ SUBJECTS = {
     "memory": "Memory over a long training",
     "cache": "The cache",
     "scale": "Very many photographs",
+    "choices": "What each choice for speed is worth",
 }
 
 

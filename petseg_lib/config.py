@@ -173,7 +173,7 @@ class TrainingParameters(ImageParameters):
 
     def model_settings(self) -> dict[str, Any]:
         """The keyword arguments of `models.build_model`."""
-        names = ("width", "depth", "dropout", "initialisation", "variant", "encoder_weights")
+        names = ("width", "depth", "dropout", "initialisation", "variant", "encoder_weights", "stem_stride")
         return {name: getattr(self, name) for name in names if name in type(self).model_fields}
 
     @model_validator(mode="after")
@@ -203,6 +203,9 @@ class ResNet34UNetParameters(TrainingParameters):
     variant: Literal["default", "report"] = Field("default", description="true ResNet34 blocks, or the report's own network")
     epochs: number(int, ge=1, le=100_000) = Field(32, description=TrainingParameters.model_fields["epochs"].description)
     depth: number(int, ge=2, le=6) = Field(5, description="halvings of the resolution, 2 to 5; variant `report` has 6")
+    stem_stride: number(int, ge=1, le=2) = Field(
+        2, description="stride of the first convolution; 1 keeps full resolution, at 4 times the cost"
+    )
     encoder_weights: str = Field("", description="`imagenet`, a file with a torchvision resnet34 state dict, or empty")
 
 

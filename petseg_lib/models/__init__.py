@@ -30,6 +30,7 @@ def build_model(
     initialisation: str = "kaiming",
     variant: str = "default",
     encoder_weights: str = "",
+    stem_stride: int = 2,
 ) -> SegmentationNetwork:
     """A network with fresh weights, which torch's global seed decides.
 
@@ -42,6 +43,7 @@ def build_model(
             `default` (PyTorch's).
         variant: of resnet34_unet: `default` (true ResNet34 blocks, a skip from the stem) or `report`.
         encoder_weights: for resnet34_unet of width 64: `imagenet`, or a file with torchvision's resnet34 state dict.
+        stem_stride: of resnet34_unet (default): 2, or 1 for features twice as fine at four times the cost; any weights fit.
 
     Returns:
         A module from (N, 3, H, W) to logits (N, 1, H, W), H and W 32 px or more.
@@ -58,8 +60,11 @@ def build_model(
     if encoder_weights:
         fits = network is ResNet34UNet and width == 64
         _check("encoder_weights", encoder_weights, fits, "empty except for resnet34_unet (default) with width 64")
-    depths: dict[str, Any] = {} if smallest == largest else {"depth": depth}
-    model = network(width=width, dropout=dropout, **depths)
+    fine = network is ResNet34UNet or stem_stride == 2
+    _check("stem_stride", stem_stride, stem_stride in (1, 2) and fine, "2, or 1 for resnet34_unet (default)")
+    own: dict[str, Any] = {} if smallest == largest else {"depth": depth}
+    own |= {"stem_stride": stem_stride} if network is ResNet34UNet else {}
+    model = network(width=width, dropout=dropout, **own)
     if initialisation == "kaiming":
         initialise_kaiming(model)
     if encoder_weights:

@@ -41,10 +41,10 @@ class ResidualBlock(nn.Module):
 class ResNet34Encoder(nn.Module):
     """Stem and residual stages; with width 64 its state dict is that of torchvision's `resnet34` without `fc`."""
 
-    def __init__(self, width: int, stage_blocks: Sequence[int], relu_before_addition: bool = False) -> None:
+    def __init__(self, width: int, stage_blocks: Sequence[int], relu_before_addition: bool = False, stem_stride: int = 2) -> None:
         """`stage_blocks` are the residual blocks of each stage."""
         super().__init__()
-        self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
+        self.conv1 = nn.Conv2d(3, width, 7, stride=stem_stride, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.channels = (width, *(width * 2**stage for stage in range(len(stage_blocks))))
         self.layer_names = [f"layer{number}" for number in range(1, len(stage_blocks) + 1)]
@@ -55,7 +55,7 @@ class ResNet34Encoder(nn.Module):
             self.add_module(self.layer_names[stage], nn.Sequential(first, *others))
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """(N, 3, H, W) -> features of 1/2 (the stem), 1/4, 1/8, ... of that resolution."""
+        """(N, 3, H, W) -> features of 1/2 (the stem), 1/4, 1/8, ... of that resolution; all twice as fine with stem_stride 1."""
         stem = F.relu(self.bn1(self.conv1(images)))
         features = [stem]
         x = F.max_pool2d(stem, 3, stride=2, padding=1)
@@ -67,12 +67,17 @@ class ResNet34Encoder(nn.Module):
 
 class ResNet34UNet(SegmentationNetwork):
     """Stem and the first `depth` - 1 stages of a ResNet34 (all with depth 5), the UNet decoder with skips from the
-    stem and the stages, and a last doubling to full resolution with half the width and no skip."""
+    stem and the stages, and a last doubling to full resolution with half the width and no skip.
 
-    def __init__(self, width: int = 64, depth: int = 5, dropout: float = 0.1) -> None:
-        encoder = ResNet34Encoder(width, STAGE_BLOCKS[: depth - 1])
-        decoder = UNetDecoder(encoder.channels, beyond=[width // 2])
-        super().__init__(encoder, decoder, nn.Conv2d(decoder.out_channels, 1, 1), 2**depth, dropout)
+    With `stem_stride` 1 the stem keeps the full resolution, as ResNets for small pictures do (He et al. 2016, section 4.2):
+    all features are twice as fine, and there is nothing left to double at the end.
+    """
+
+    def __init__(self, width: int = 64, depth: int = 5, dropout: float = 0.1, stem_stride: int = 2) -> None:
+        encoder = ResNet34Encoder(width, STAGE_BLOCKS[: depth - 1], stem_stride=stem_stride)
+        decoder = UNetDecoder(encoder.channels, beyond=[width // 2] if stem_stride == 2 else [])
+        stride = 2 ** (depth - 1) * stem_stride
+        super().__init__(encoder, decoder, nn.Conv2d(decoder.out_channels, 1, 1), stride, dropout)
 
 
 class ReportEncoder(ResNet34Encoder):
