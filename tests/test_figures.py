@@ -48,6 +48,7 @@ def make_history(epochs, best=None):
             "valid_loss": 1.1 / number,
             "train_dice": dice + 0.01,
             "valid_dice": dice,
+            "seconds": 2.0 * number,
         }
     )
 
@@ -270,6 +271,16 @@ def test_training_curves_draw_the_history(epochs):
     assert np.array_equal(rate.lines[0].get_ydata(), history["learning_rate"])
     assert dice.lines[2].get_xydata().tolist() == [[max(1, epochs - 1), 0.9]]
     assert f"best epoch: {max(1, epochs - 1)}, Dice 0.900" in texts(figure)
+
+
+def test_dice_over_time_rises_and_ends_with_all_the_seconds():
+    history = make_history(4)
+    figure = figures.dice_over_time({"unet": history, "resnet34_unet": make_history(2)})
+    line = figure.axes[0].get_lines()[0]
+    assert line.get_xdata()[-1] == pytest.approx(history["seconds"].sum() / 60)
+    assert list(line.get_ydata()) == list(history["valid_dice"].cummax())
+    labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert labels == ["UNet", "ResNet34+UNet"]
 
 
 def test_training_curves_of_several_runs_keep_each_models_colour():

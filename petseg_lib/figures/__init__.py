@@ -18,7 +18,7 @@ from petseg_lib.figures.predictions import (
     prediction_panel,
     two_model_panel,
 )
-from petseg_lib.figures.training import training_curves
+from petseg_lib.figures.training import dice_over_time, training_curves
 
 __all__ = [
     "Prediction",
@@ -31,6 +31,7 @@ __all__ = [
     "cost_against_dice",
     "dice_by_breed",
     "dice_distribution",
+    "dice_over_time",
     "difference_histogram",
     "foreground_share",
     "image_dice",

@@ -52,6 +52,25 @@ def training_curves(history: pd.DataFrame | Mapping[str, pd.DataFrame]) -> Figur
     return figure
 
 
+@styled
+def dice_over_time(histories: Mapping[str, pd.DataFrame]) -> Figure:
+    """The best validation Dice reached after so much training time, by run: what a minute of computing buys.
+
+    Args:
+        histories: seconds (of each epoch) and valid_dice, a row an epoch, by the run's name.
+    """
+    figure, axes = chart(height=3.6)
+    for name, look in run_looks(histories).items():
+        history = histories[name]
+        minutes, best = history["seconds"].cumsum() / 60, history["valid_dice"].cummax()
+        axes.step(minutes, best, where="post", color=look.colour, label=look.label)
+        axes.plot(minutes.iloc[-1], best.iloc[-1], look.marker, color=look.colour, markersize=7, clip_on=False)
+    axes.set(xlabel="training time, minutes", ylabel="best validation dice_image so far", ylim=(None, 1))
+    axes.set_xlim(left=0)
+    axes.legend(loc="lower right")
+    return figure
+
+
 def _best(history: pd.DataFrame) -> pd.Series:
     return history.loc[history["valid_dice"].idxmax()]
 
