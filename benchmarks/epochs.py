@@ -185,7 +185,7 @@ def checkpoint_sample(setting: Setting) -> list[Row]:
 
 
 def _checkpoint_sample(setting: Setting, network: str) -> Row:
-    parameters = setting.parameters(network, "sample", width=setting.sizes.sample_width, epochs=2)
+    parameters = setting.parameters(network, "sample", width=setting.sizes.sample_width, epochs=setting.sizes.sample_epochs)
     ours = OurEpochs(setting, parameters, f"sample_{network}")
     taken = alternate(f"epoch of {TITLES[network]}, profile sample", {"ours": ours}, setting.sizes.slow_rounds, warm_up=False)
     taken["checkpointing"] = ours.checkpointing
@@ -195,7 +195,7 @@ def _checkpoint_sample(setting: Setting, network: str) -> Row:
         f"checkpointing in an {where}",
         "s",
         taken,
-        conditions=f"{in_rounds(setting.sizes.slow_rounds)} of 2 epochs; {parameters.image_size} px, width {parameters.width}, "
+        conditions=f"{in_rounds(setting.sizes.slow_rounds)} of {parameters.epochs} epochs; {parameters.image_size} px, width {parameters.width}, "
         f"{len(ours.loaders['train'].dataset)} photographs",
         targets=[target(f"{where}: share of checkpointing", quotient(taken["checkpointing"], taken["ours"]), at_most=0.02)],
     )

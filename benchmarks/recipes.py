@@ -34,6 +34,7 @@ from petseg_lib.config import NOTEBOOKS, ReadableError, workspace
 from petseg_lib.data import cache, loaders, pets
 from petseg_lib.data.statistics import channel_statistics
 from petseg_lib.models import build_model
+from petseg_lib.profiles import load_profile
 from petseg_lib.runs import open_run, write_atomically
 
 HERE = Path(__file__).parent
@@ -52,13 +53,16 @@ class Flipped(nn.Module):
 
 
 def recipe(name: str) -> tuple[str, dict[str, Any]]:
-    """A recipe's notebook and its parameters: those of the recipe it builds on (`of`), changed as it says."""
+    """A recipe's notebook and its parameters: those of the recipe (`of`) or profile's run it builds on, changed as it says."""
     recipes = yaml.safe_load(RECIPES.read_text(encoding="utf-8"))
     if name not in recipes:
         raise ReadableError(f"recipe {name!r} is unknown: it must be one of {', '.join(recipes)}")
     own = dict(recipes[name])
-    notebook, settings = recipe(own.pop("of")) if "of" in own else (own.pop("notebook"), {})
     own.pop("why", None)
+    if "profile" in own:
+        notebook, settings = load_profile(own.pop("profile")).runs[own.pop("run")]
+    else:
+        notebook, settings = recipe(own.pop("of")) if "of" in own else (own.pop("notebook"), {})
     return notebook, settings | own
 
 
@@ -81,7 +85,9 @@ def train(name: str, seed: int, split: str, data: str) -> dict[str, Any]:
     """Train a recipe once and measure it; the entry for recipes.json."""
     notebook, settings = recipe(name)
     run_dir = f"runs/recipes/{split}/{name}_{seed}"
-    p = NOTEBOOKS[notebook].checked(settings | {"data": data, "run_dir": run_dir, "seed": seed, "force": True})
+    p = NOTEBOOKS[notebook].checked(
+        settings | {"data": data, "run_dir": run_dir, "figures_dir": "figures/recipes", "seed": seed, "force": True}
+    )
     dataset = pets.open_dataset(p.data)
     parts = members(dataset, split)
     run, fabric = open_run(p, notebook), training.start(p)

@@ -37,6 +37,7 @@ class Sizes:
     epoch_images: int = 270  # of the train split
     alone_steps: int = 8  # that stand for the steps of an epoch
     sample_width: int = 16
+    sample_epochs: int = 5  # three at half size and two at full size, as the profile divides them
     evaluated: dict[str, int] = field(default_factory=lambda: {"unet": 96, "resnet34_unet_report": 0})  # 0: all
     predictions: int = 10
     memory_epochs: int = 50
@@ -58,6 +59,7 @@ QUICK = Sizes(
     epoch_images=12,
     alone_steps=1,
     sample_width=4,
+    sample_epochs=2,
     evaluated={"unet": 4, "resnet34_unet_report": 4},
     predictions=1,
     memory_epochs=4,
@@ -96,6 +98,7 @@ class Setting:
         """A profile's parameters of a network at the suite's own size and width; `changes` come on top."""
         run, own = NETWORKS[network]
         notebook, values = load_profile(profile).runs[run]
+        values = values | ({"half_size_share": 0.0} if self.sizes.image_size < 64 else {})
         size = {"image_size": self.sizes.image_size, "width": self.sizes.width, "batch_size": self.sizes.batch_size}
         common = {"data": self.data, "loader_workers": 0, "device": self.device, "encoder_weights": "", "epochs": 1}
         known = NOTEBOOKS[notebook].model_fields

@@ -1,0 +1,75 @@
+"""The recipes: each is one that can be trained, and the table says of them what was measured."""
+
+import json
+from importlib import import_module
+
+import numpy as np
+import pytest
+import yaml
+
+from petseg_lib.config import NOTEBOOKS, ReadableError
+from petseg_lib.data.pets import load_pets
+from petseg_lib.profiles import REPOSITORY
+
+
+@pytest.fixture
+def recipes(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(REPOSITORY))
+    module = import_module("benchmarks.recipes")
+    monkeypatch.setattr(module, "RESULTS", tmp_path / "recipes.json")
+    monkeypatch.setattr(module, "TABLE", tmp_path / "RECIPES.md")
+    return module
+
+
+def test_every_recipe_has_parameters_that_can_be_trained(recipes):
+    for name in yaml.safe_load(recipes.RECIPES.read_text(encoding="utf-8")):
+        notebook, settings = recipes.recipe(name)
+        NOTEBOOKS[notebook].checked(settings)
+    with pytest.raises(ReadableError, match="recipe 'nope' is unknown"):
+        recipes.recipe("nope")
+
+
+def test_committed_figures_are_of_known_recipes():
+    results = json.loads((REPOSITORY / "benchmarks" / "recipes.json").read_text(encoding="utf-8"))
+    known = yaml.safe_load((REPOSITORY / "benchmarks" / "recipes.yaml").read_text(encoding="utf-8"))
+    assert {entry["recipe"] for entry in results} <= known.keys()
+
+
+def test_no_image_is_trained_and_measured_on(recipes, tiny_dataset):
+    dataset = load_pets(tiny_dataset())
+    for split in ("dev", "test", "Bengal"):
+        parts = {part: {pet.name for pet in those} for part, those in recipes.members(dataset, split).items()}
+        assert parts["train"] and parts["measured"] and not parts["train"] & parts["measured"]
+    tested = {pet.name for pet in dataset.split("test")}
+    assert not tested & {pet.name for those in recipes.members(dataset, "dev").values() for pet in those}
+    bengal = recipes.members(dataset, "Bengal")
+    assert {pet.breed for pet in bengal["measured"]} == {"Bengal"} and "Bengal" not in {pet.breed for pet in bengal["train"]}
+    with pytest.raises(ReadableError, match="split is 'nope'"):
+        recipes.members(dataset, "nope")
+
+
+def test_a_recipe_is_trained_and_measured(recipes, tiny_dataset, monkeypatch):
+    settings = {"image_size": 32, "width": 4, "depth": 2, "epochs": 1, "device": "cpu"}
+    monkeypatch.setattr(recipes, "recipe", lambda name: ("03_unet_training", settings))
+    entry = recipes.train("small", 3, "test", str(tiny_dataset()))
+    assert (entry["recipe"], entry["seed"], entry["split"], entry["epochs"]) == ("small", 3, "test", 1)
+    assert len(entry["dice"]) == len(entry["dice_flipped"]) == 9 and all(0 <= dice <= 1 for dice in entry["dice"])
+    assert entry["cpu_seconds"] > 0 and len(entry["curve"]) == 1
+    recipes.keep(entry)
+    recipes.keep(entry | {"dice": [1.0] * 9})
+    (kept,) = recipes.load()
+    assert kept["dice"] == [1.0] * 9
+
+
+def test_the_table_says_what_a_recipe_gains_and_over_how_many_seeds(recipes):
+    draws = np.random.default_rng(0)
+    for seed in (0, 1):
+        base = draws.uniform(0.7, 0.8, 20).round(4)
+        for name, dice in (("unet", base), ("unet_half", base + 0.1)):
+            entry = {"recipe": name, "seed": seed, "split": "dev", "epochs": 5, "cpu_seconds": 10.0}
+            recipes.keep(entry | {"dice": dice.tolist(), "dice_flipped": dice.tolist()})
+    unet, half = recipes.rows("dev")
+    assert unet["gain"] is None and half["seeds"] == 2
+    assert half["gain"].mean == pytest.approx(0.1) and half["dice"] == pytest.approx(unet["dice"] + 0.1)
+    recipes.write_table()
+    assert "+0.1000" in recipes.TABLE.read_text(encoding="utf-8")
