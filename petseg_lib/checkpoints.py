@@ -1,10 +1,10 @@
 """Saving and loading of models: atomically, and without pickle (nothing that is loaded can run code)."""
 
-import io
 import json
 import pickle  # for the name of its error alone
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -88,20 +88,26 @@ def _check_description(description: Any) -> None:
             raise ValueError(f"{name} is {values!r}, but must be three numbers")
 
 
-def copied(state: Any) -> Any:
-    """Dictionaries and lists of tensors, copied to the CPU's memory, where training on changes nothing in them."""
+def copied(state: Any, into: Any = None) -> Any:
+    """Dictionaries and lists of tensors, copied to the CPU's memory, where training on changes nothing in them.
+
+    Args:
+        into: an earlier copy of the same kind, whose memory is used again where it fits: new memory costs more than copying.
+    """
     if isinstance(state, Tensor):
-        return state.detach().to("cpu", copy=True)
+        fits = isinstance(into, Tensor) and into.shape == state.shape and into.dtype == state.dtype
+        return into.copy_(state.detach()) if fits else state.detach().to("cpu", copy=True)
     if isinstance(state, dict):
-        return {name: copied(value) for name, value in state.items()}
+        earlier = into if isinstance(into, dict) else {}
+        return {name: copied(value, earlier.get(name)) for name, value in state.items()}
     return [copied(value) for value in state] if isinstance(state, list) else state
 
 
 class Background:
     """Does one thing at a time in a thread of its own, such as writing files while training goes on.
 
-    As a context manager it ends only when the last thing is done; what went wrong there is raised at the next `start`,
-    or at the end.
+    As a context manager it ends only when the last thing is done. What went wrong there is raised by the next `wait` or
+    `start`, or at the end.
     """
 
     def __init__(self) -> None:
@@ -109,10 +115,11 @@ class Background:
 
     def start(self, work: Callable[..., None], *arguments: Any) -> None:
         """Begin, once what was begun before is done."""
-        self._finish()
+        self.wait()
         self._under_way = self._pool.submit(work, *arguments)
 
-    def _finish(self) -> None:
+    def wait(self) -> None:
+        """Return once what was begun is done."""
         under_way, self._under_way = self._under_way, None
         if under_way is not None:
             under_way.result()
@@ -122,15 +129,20 @@ class Background:
 
     def __exit__(self, *error: object) -> None:
         self._pool.shutdown()
-        self._finish()
+        self.wait()
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
     """Write what an interrupted run needs to go on: tensors, numbers and strings alone."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    write_atomically(path, buffer.getbuffer())
+    write_atomically(path, partial(torch.save, state), _bytes(state))
+
+
+def _bytes(state: Any) -> int:
+    """How much the tensors of a state hold."""
+    if isinstance(state, Tensor):
+        return state.nbytes
+    return sum(map(_bytes, state.values())) if isinstance(state, dict) else 0
 
 
 def load_state(path: Path) -> dict[str, Any]:

@@ -6,10 +6,11 @@ import os
 import platform
 import shutil
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pandas as pd
 from filelock import FileLock, Timeout
@@ -184,8 +185,12 @@ def find_run(name: str, beside: Run) -> Run:
     return Run(beside.folder.parent / name if is_name else workspace() / name)
 
 
-def write_atomically(path: Path, content: bytes | memoryview) -> None:
+def write_atomically(path: Path, content: bytes | Callable[[BinaryIO], object], size: int = 0) -> None:
     """Write a file whole or not at all: a temporary file beside it, flushed to the disk, then renamed.
+
+    Args:
+        content: the bytes, or what writes them into an open file.
+        size: about how many bytes that will write.
 
     Raises:
         RunError: the disk is full, or the file would pass a limit on its size; what stood there before still stands.
@@ -193,17 +198,19 @@ def write_atomically(path: Path, content: bytes | memoryview) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
-            file.write(content)
+            file.write(content) if isinstance(content, bytes) else content(file)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
         _flush_folder(path.parent)
-    except OSError as error:
-        if error.errno not in NO_ROOM:
+    except (OSError, RuntimeError) as error:
+        cause = error if isinstance(error, OSError) else error.__context__  # torch has an error of its own about a failed write
+        if not isinstance(cause, OSError) or cause.errno not in NO_ROOM:
             raise
+        needs = (len(content) if isinstance(content, bytes) else size) / 1e6
         free = shutil.disk_usage(path.parent).free
         raise RunError(
-            f"{shown(path)} needs {len(content) / 1e6:.1f} MB, but could not be written ({error.strerror}; {free / 1e6:.1f} MB "
+            f"{shown(path)} needs {needs:.1f} MB, but could not be written ({cause.strerror}; {free / 1e6:.1f} MB "
             "are free): make room and run the same command again; what was written before still stands"
         ) from None
     finally:

@@ -117,6 +117,7 @@ def fit(
     evaluated = fabric.setup_module(averaged.module, move_to_device=False) if averaged else wrapped
     loss_of = build_loss(parameters.loss)
     watched = someone_watches()
+    snapshot: dict[str, Any] = {}
     with SummaryWriter(run.folder / "tensorboard", purge_step=progress.epoch + 1) as writer, Background() as background:
         while progress.epoch < parameters.epochs and not _out_of_patience(progress, parameters):
             epoch, began = progress.epoch + 1, time.perf_counter()
@@ -145,8 +146,7 @@ def fit(
                 progress.best_epoch, progress.best_dice = epoch, row["valid_dice"]
             progress.epoch = epoch
             progress.history.append(row)
-            best = (averaged.module if averaged else model) if better else None
-            _checkpoint(background, run, parts, progress, best, description)
+            _checkpoint(background, run, snapshot, parts, progress, description if better else None)
             _log(writer, row, *seen, description)
             print(_line(row, parameters.epochs, better), flush=True)
     _load_best(run, model)
@@ -262,17 +262,23 @@ def _line(row: dict[str, float], epochs: int, better: bool) -> str:
 
 
 def _checkpoint(
-    background: Background, run: Run, parts: dict, progress: Progress, best: nn.Module | None, description: dict
+    background: Background, run: Run, snapshot: dict, parts: dict, progress: Progress, description: dict | None
 ) -> None:
-    """Copy what an epoch leaves; it is written while the next one trains."""
+    """Copy what an epoch leaves into the snapshot, which is written while the next one trains."""
+    background.wait()
     state = {name: part.state_dict() for name, part in parts.items()} | {"progress": vars(progress)}
-    background.start(_write, run, copied(state), copied(best.state_dict()) if best is not None else None, description)
+    snapshot.update(copied(state, snapshot))
+    background.start(_write, run, snapshot, description)
 
 
-def _write(run: Run, state: dict[str, Any], best: dict[str, Tensor] | None, description: dict[str, Any]) -> None:
-    """In this order: a run that ends in between goes on from the epoch before, and comes to the same."""
-    if best is not None:
-        save_model(run.folder / "model.safetensors", best, description)
+def _write(run: Run, state: dict[str, Any], description: dict[str, Any] | None) -> None:
+    """The best model where the epoch was the best, and then the state: a run that ends in between goes on from the epoch
+    before, and comes to the same."""
+    if description is not None:
+        averaged = {
+            name.removeprefix("module."): each for name, each in state.get("averaged", {}).items() if name != "n_averaged"
+        }
+        save_model(run.folder / "model.safetensors", averaged or state["model"], description)
     save_state(run.folder / "resume" / "state.pt", state)
     run.write_table("history.csv", pd.DataFrame(state["progress"]["history"]))
 
