@@ -18,6 +18,7 @@ from petseg_lib.models.folding import fold_batchnorm
 from petseg_lib.optimisation import build_optimizer, build_schedule
 
 FLOAT32, PLANES, COMPILED = "in float32", "channels first", "compiled by inductor"
+UNFUSED = "AdamW not fused"
 UNFOLDED = "BatchNorm not folded"
 
 
@@ -35,6 +36,7 @@ def _training(setting: Setting, network: str) -> Row:
         "ours": timed(_step(setting, p), setting.device),
         FLOAT32: timed(_step(setting, _parameters(setting, network, precision="32-true")), setting.device),
         PLANES: timed(_step(setting, p, memory_format=torch.contiguous_format), setting.device),
+        UNFUSED: timed(_step(setting, p, fused=False), setting.device),
     }
     if not setting.quick:  # compiling takes a minute
         measures[COMPILED] = timed(_step(setting, p, prepare=torch.compile), setting.device)
@@ -72,11 +74,14 @@ def _step(
     p: TrainingParameters,
     memory_format: torch.memory_format = torch.channels_last,
     prepare: Callable[[nn.Module], nn.Module] = lambda model: model,
+    fused: bool = True,
 ) -> Callable[[], None]:
     """A training step without anything around it."""
     fabric = training.start(p)
     model = build_model(p.model, **p.model_settings()).to(fabric.device, memory_format=memory_format).train()
     wrapped, optimizer = fabric.setup(prepare(model), build_optimizer(model, p))
+    for group in optimizer.param_groups:
+        group["fused"] = fused
     schedule, loss_of = build_schedule(optimizer, p, ENDLESS), build_loss(p.loss)
     batch = random_batch(p.batch_size, p.image_size, setting.device)
     image = batch.image.contiguous(memory_format=memory_format)
