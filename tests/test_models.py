@@ -249,3 +249,20 @@ def test_folding_batchnorm_changes_no_logit(name, variant):
         expected = model(images())
         torch.testing.assert_close(folded(images()), expected, atol=1e-4 * expected.abs().max().item(), rtol=1e-4)
     assert any(isinstance(layer, nn.BatchNorm2d) for layer in model.modules())
+
+
+def test_a_stem_of_full_resolution_has_the_same_encoder_and_finer_features():
+    usual, fine = (small("resnet34_unet", stem_stride=stride).eval() for stride in (2, 1))
+    shapes = [{name: tensor.shape for name, tensor in model.encoder.state_dict().items()} for model in (usual, fine)]
+    assert shapes[0] == shapes[1]
+    for finer, coarser in zip(fine.encoder(images()), usual.encoder(images()), strict=True):
+        assert finer.shape[-1] == 2 * coarser.shape[-1]
+    with torch.no_grad():
+        assert fine(images(33, 70)).shape == (2, 1, 33, 70)
+    assert 3 < gflop(fine, 64) / gflop(usual, 64) < 5
+
+
+@pytest.mark.parametrize(("name", "variant"), [("unet", "default"), ("resnet34_unet", "report")])
+def test_other_networks_have_no_such_stem(name, variant):
+    with pytest.raises(ValueError, match="stem_stride is 1, but it must be 2, or 1 for resnet34_unet"):
+        build_model(name, variant=variant, width=4, stem_stride=1)
