@@ -10,14 +10,13 @@ import torch
 from lightning_fabric import Fabric, seed_everything
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 from tqdm.std import tqdm
 
 from petseg_lib.checkpoints import Background, copied, load_state, save_model, save_state
 from petseg_lib.config import ReadableError, TrainingParameters, shown
-from petseg_lib.data.loaders import Batch, set_epoch
+from petseg_lib.data.loaders import Batch, halved_batch, set_epoch, to_device
 from petseg_lib.data.pets import PetDataset
 from petseg_lib.data.statistics import (
     IMAGENET_MEAN,
@@ -185,8 +184,8 @@ def _train_epoch(
     model.train()
     losses, counts, rates = [], [], []
     for number, batch in enumerate(batches):
-        batch = _to_device(fabric, batch)
-        image, target, scored, _ = _halve(batch) if halved else batch
+        batch = to_device(batch, fabric)
+        image, target, scored, _ = halved_batch(batch) if halved else batch
         place = number % parameters.accumulate
         together = min(parameters.accumulate, len(batches) - number + place)  # an epoch's last step may have fewer batches
         logits = model(image)
@@ -224,7 +223,7 @@ def _measure(
     model.eval()
     losses, counts, seen = [], [], None
     for batch in loader:
-        batch = _to_device(fabric, batch)
+        batch = to_device(batch, fabric)
         logits = model(batch.image)
         seen = seen or (batch, logits)
         losses.append(loss_of(logits, batch.target, batch.scored) * len(batch.image))
@@ -236,18 +235,6 @@ def _means(losses: list[Tensor], counts: list[Tensor]) -> tuple[float, float]:
     """Kept on the device until here: one synchronisation an epoch, not one a step."""
     table = torch.cat(counts).double()
     return (torch.stack(losses).sum() / len(table)).item(), dice_from_counts(*table.T).mean().item()
-
-
-def _to_device(fabric: Fabric, batch: Batch) -> Batch:
-    batch = fabric.to_device(batch)
-    return batch._replace(image=batch.image.contiguous(memory_format=torch.channels_last))
-
-
-def _halve(batch: Batch) -> Batch:
-    """The batch at half its size: images by averaging, masks by nearest neighbour."""
-    image = F.avg_pool2d(batch.image, 2)
-    target, scored = (F.interpolate(mask.float(), image.shape[-2:], mode="nearest") for mask in (batch.target, batch.scored))
-    return batch._replace(image=image, target=target, scored=scored.bool())
 
 
 def _out_of_patience(progress: Progress, parameters: TrainingParameters) -> bool:

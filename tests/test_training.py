@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from petseg_lib import checkpoints, devices, optimisation, runs, training
 from petseg_lib.config import ResNet34UNetParameters, UNetParameters
 from petseg_lib.data.cache import open_cache
-from petseg_lib.data.loaders import Batch, build_loader
+from petseg_lib.data.loaders import Batch, build_loader, halved_batch
 from petseg_lib.data.pets import load_pets
 from petseg_lib.data.synthetic import draw_pets
 from petseg_lib.models import build_model
@@ -280,7 +280,7 @@ def test_the_first_share_of_epochs_is_trained_at_half_size(pets, monkeypatch):
 
 def test_a_halved_batch_keeps_its_masks_masks():
     image, target = torch.rand(2, 3, 33, 33), (torch.rand(2, 1, 33, 33) > 0.5).float()
-    batch = training._halve(Batch(image, target, torch.rand(2, 1, 33, 33) > 0.1, torch.arange(2)))
+    batch = halved_batch(Batch(image, target, torch.rand(2, 1, 33, 33) > 0.1, torch.arange(2)))
     assert {tuple(part.shape[-2:]) for part in batch[:3]} == {(16, 16)}
     assert set(batch.target.unique().tolist()) == {0.0, 1.0} and batch.scored.dtype == torch.bool
     torch.testing.assert_close(batch.image[0, 0, 0, 0], image[0, 0, :2, :2].mean())
