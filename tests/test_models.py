@@ -5,6 +5,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from petseg_lib.config import ParameterError
 from petseg_lib.models import build_model, gflop, parameter_count
 from petseg_lib.models.blocks import pad_to_stride
 from petseg_lib.models.folding import fold_batchnorm
@@ -266,3 +267,17 @@ def test_a_stem_of_full_resolution_has_the_same_encoder_and_finer_features():
 def test_other_networks_have_no_such_stem(name, variant):
     with pytest.raises(ValueError, match="stem_stride is 1, but it must be 2, or 1 for resnet34_unet"):
         build_model(name, variant=variant, width=4, stem_stride=1)
+
+
+def test_a_unet_without_batchnorm_has_biases_instead_and_folds_to_itself():
+    plain = build_model("unet", width=4, batch_norm=False)
+    assert not any(isinstance(layer, nn.BatchNorm2d) for layer in plain.modules())
+    assert all(layer.bias is not None for layer in plain.modules() if isinstance(layer, nn.Conv2d))
+    plain.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(fold_batchnorm(plain)(images()), plain(images()), rtol=0, atol=0)
+
+
+def test_a_resnet_without_batchnorm_is_refused():
+    with pytest.raises(ParameterError, match="batch_norm is False, but it must be true for resnet34_unet"):
+        build_model("resnet34_unet", width=4, batch_norm=False)

@@ -31,6 +31,7 @@ def build_model(
     variant: str = "default",
     encoder_weights: str = "",
     stem_stride: int = 2,
+    batch_norm: bool = True,
 ) -> SegmentationNetwork:
     """A network with fresh weights, which torch's global seed decides.
 
@@ -44,6 +45,7 @@ def build_model(
         variant: of resnet34_unet: `default` (true ResNet34 blocks, a skip from the stem) or `report`.
         encoder_weights: for resnet34_unet of width 64: `imagenet`, or a file with torchvision's resnet34 state dict.
         stem_stride: of resnet34_unet (default): 2, or 1 for features twice as fine at four times the cost; any weights fit.
+        batch_norm: of unet: BatchNorm after each convolution of three by three; the ResNet always has it.
 
     Returns:
         A module from (N, 3, H, W) to logits (N, 1, H, W), H and W 32 px or more.
@@ -64,6 +66,8 @@ def build_model(
     _check("stem_stride", stem_stride, stem_stride in (1, 2) and fine, "2, or 1 for resnet34_unet (default)")
     own: dict[str, Any] = {} if smallest == largest else {"depth": depth}
     own |= {"stem_stride": stem_stride} if network is ResNet34UNet else {}
+    _check("batch_norm", batch_norm, batch_norm or network is UNet, f"true for {name}")
+    own |= {"batch_norm": batch_norm} if network is UNet else {}
     model = network(width=width, dropout=dropout, **own)
     if initialisation == "kaiming":
         initialise_kaiming(model)

@@ -13,27 +13,25 @@ MIN_SIDE = 32
 class DoubleConv(nn.Sequential):
     """Two padded 3x3 convolutions, each with BatchNorm and ReLU: (N, C, H, W) -> (N, out_channels, H, W).
 
-    The convolutions have no bias: BatchNorm, which subtracts the mean, would take it away again.
+    With BatchNorm the convolutions have no bias: it subtracts the mean, and would take the bias away again.
     """
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__(
-            nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
-            nn.BatchNorm2d(out_channels),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False),
-            nn.BatchNorm2d(out_channels),
-            nn.ReLU(inplace=True),
-        )
+    def __init__(self, in_channels: int, out_channels: int, batch_norm: bool = True) -> None:
+        layers: list[nn.Module] = []
+        for channels in (in_channels, out_channels):
+            layers.append(nn.Conv2d(channels, out_channels, 3, padding=1, bias=not batch_norm))
+            layers.append(nn.BatchNorm2d(out_channels) if batch_norm else nn.Identity())
+            layers.append(nn.ReLU(inplace=True))
+        super().__init__(*layers)
 
 
 class UpBlock(nn.Module):
     """Doubles the resolution, joins the skip (if any) and convolves twice (Ronneberger et al. 2015, fig. 1)."""
 
-    def __init__(self, in_channels: int, skip_channels: int, out_channels: int) -> None:
+    def __init__(self, in_channels: int, skip_channels: int, out_channels: int, batch_norm: bool = True) -> None:
         super().__init__()
         self.up = nn.ConvTranspose2d(in_channels, out_channels, 2, stride=2)
-        self.conv = DoubleConv(out_channels + skip_channels, out_channels)
+        self.conv = DoubleConv(out_channels + skip_channels, out_channels, batch_norm)
 
     def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
         """(N, in_channels, H, W) and a skip (N, skip_channels, 2H, 2W) -> (N, out_channels, 2H, 2W)."""
@@ -44,13 +42,13 @@ class UpBlock(nn.Module):
 class UNetDecoder(nn.Module):
     """One UpBlock for each skip, the deepest first, then one without skip for each width in `beyond`."""
 
-    def __init__(self, channels: Sequence[int], beyond: Sequence[int] = ()) -> None:
+    def __init__(self, channels: Sequence[int], beyond: Sequence[int] = (), batch_norm: bool = True) -> None:
         """`channels` are those of the encoder's features, the finest first."""
         super().__init__()
         *skips, below = channels
         self.blocks = nn.ModuleList()
         for skip, out_channels in [(c, c) for c in reversed(skips)] + [(0, c) for c in beyond]:
-            self.blocks.append(UpBlock(below, skip, out_channels))
+            self.blocks.append(UpBlock(below, skip, out_channels, batch_norm))
             below = out_channels
         self.out_channels = below
 
