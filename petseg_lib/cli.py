@@ -14,6 +14,15 @@ The run folder's last part names the section of the profile; a run without a sec
 parameters. Exit status: 0 done, 1 the notebook failed, 2 a parameter is wrong (nothing was run), 130 interrupted.
 """
 
+SWEEP_HELP = """\
+Run every combination that a sweep names, each a papermill run with its own run folder, side by side as far as
+cores and GPUs allow. The same command again does only what failed, is missing or has changed.
+DATA, SET and FORCE are taken from the environment, as `make sweep` sets them.
+
+  petseg sweep profiles/sweeps/ablations.yaml --dry-run
+  petseg sweep ablations -- --executor slurm --jobs 100
+"""
+
 CHECK_HELP = """\
 Read every listed photograph and trimap, and name all that is wrong with them at once.
 Exit status: 0 training can start, 1 it would stop, 2 the command is wrong.
@@ -57,6 +66,13 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--split", choices=["train", "valid", "trainval", "test"], default="test", help="default: test")
     evaluate.set_defaults(command=_evaluate)
 
+    sweep = commands.add_parser("sweep", help="run a notebook many times", description=SWEEP_HELP, formatter_class=plain)
+    sweep.add_argument("file", metavar="SWEEP", help="path or name of a sweep, e.g. profiles/sweeps/ablations.yaml")
+    sweep.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads of a run (default: chosen)")
+    sweep.add_argument("--dry-run", action="store_true", help="only say what there is to do, and about how long it takes")
+    sweep.add_argument("snakemake", nargs="*", metavar="-- OPTION", help="further options of Snakemake, after --")
+    sweep.set_defaults(command=_sweep)
+
     report = commands.add_parser("report", help="put the executed notebooks of runs/PROFILE into one report.html")
     report.add_argument("runs_dir", metavar="PROFILE_RUNS_DIR", help="folder of run folders, e.g. runs/demo")
     report.set_defaults(command=_report)
@@ -94,6 +110,12 @@ def _run(options: argparse.Namespace) -> int:
         print(f"petseg: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    from petseg_lib.sweeps import run_sweep
+
+    return run_sweep(options.file, options.threads, options.dry_run, options.snakemake)
 
 
 def _evaluate(options: argparse.Namespace) -> None:

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from petseg_lib.config import NOTEBOOKS, ParameterError, shown, workspace
-from petseg_lib.profiles import Profile, checked, find_file, load_profile
+from petseg_lib.gpus import one_gpu
+from petseg_lib.profiles import Profile, checked, figures_folder, find_file, load_profile
 from petseg_lib.runs import Run, is_finished
 
 SECONDS_TO_STOP = 15  # papermill asks its kernel to end, which may be busy
@@ -51,7 +52,7 @@ def resolve(notebook: str, out: str | Path, profile: Profile | None, settings: d
         raise ParameterError("parameter run_dir cannot be set: the run folder says where the run lies")
     given = profile.settings(notebook, folder.name) if profile else {}
     # Figures go beside those of the runs next to this one, so that a trial run leaves a profile's own figures alone.
-    derived = {"run_dir": shown(folder), "figures_dir": f"figures/{folder.parent.name}"}
+    derived = {"run_dir": shown(folder), "figures_dir": figures_folder(shown(folder))}
     return checked(notebook, given | derived | settings)
 
 
@@ -90,13 +91,17 @@ def run_notebook(
     return execute(path, run.folder, parameters)
 
 
-def run_again(folder: Path) -> Path:
-    """Run the notebook that a profile names for a run folder `runs/PROFILE/RUN`, under that profile's parameters."""
-    profile = load_profile(folder.parent.name)
+def run_again(folder: Path, settings: dict[str, Any] | None = None) -> Path:
+    """Run the notebook that a profile or sweep names for a run folder, under its parameters, changed as `settings` say.
+
+    The folder is `runs/PROFILE/RUN` or `runs/sweeps/SWEEP/RUN`.
+    """
+    is_sweep = folder.parent.parent.name == "sweeps"
+    profile = load_profile(f"sweeps/{folder.parent.name}" if is_sweep else folder.parent.name)
     if folder.name not in profile.runs:
         raise ParameterError(f"{shown(folder)} does not stand, and profile {profile.name} has only {', '.join(profile.runs)}")
     notebook, _ = profile.runs[folder.name]
-    return run_notebook(notebook, folder, folder.parent.name)
+    return run_notebook(notebook, folder, profile.name, settings)
 
 
 def execute(notebook: Path, folder: Path, parameters: dict[str, Any]) -> Path:
@@ -156,10 +161,10 @@ def _papermill(notebook: Path, output: Path, parameters: dict[str, Any], tempora
         # JSON is YAML, and a file needs no quoting.
         (temporary / "parameters.yaml").write_text(json.dumps(parameters), encoding="utf-8")
         command += ["--parameters_file", str(temporary / "parameters.yaml")]
-    with (temporary / "stderr").open("wb") as complaints:
+    with (temporary / "stderr").open("wb") as complaints, one_gpu(workspace() / "runs") as gpu:
         process = subprocess.Popen(
             command,
-            env=_environment(temporary),
+            env=_environment(temporary) | gpu,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=complaints,

@@ -1,11 +1,17 @@
-"""Profiles: YAML files that name runs and their parameters.
+"""Profiles and sweeps: YAML files that name runs and their parameters.
 
-A file has `parameters`, which every notebook gets that knows the name, and `runs`: for each run folder its notebook
-and what this run alone sets. Where a run's folders lie is derived from the names and never stands in the file.
+A profile has `parameters`, which every notebook gets that knows the name, and `runs`: for each run folder its notebook
+and what this run alone sets. A sweep asks one notebook many times: `notebook`, `parameters`, `variants` (names of what
+is changed, and to what; a variant may have another notebook), `grid` (parameters with a list of values each, all
+combinations of them for every variant, such as seeds) and `questions` (for notebook 06: which variants to compare). It
+becomes a profile with a run for each. Where a run's folders lie is derived from the names and never stands in the file.
 """
 
 import difflib
+import itertools
+import os
 import re
+import shlex
 import typing
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -18,6 +24,8 @@ from petseg_lib.config import NOTEBOOKS, ParameterError, workspace
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DERIVED = ("run_dir", "figures_dir")
+SWEEP_KEYS = {"notebook", "parameters", "variants", "grid", "questions"}
+QUESTION_KEYS = {"question", "why", "first", "second", "report"}
 
 
 @dataclass(frozen=True)
@@ -25,14 +33,19 @@ class Profile:
     """A checked profile.
 
     Attributes:
-        name: the file's name without its ending.
+        name: the file's name without its ending; of a sweep, `sweeps/` and that name.
         runs: run name -> (notebook name, the parameters that are set for it, checked and of their own types).
         parameters: what is common to all runs, as it stands in the file or was overridden.
+        points: of a sweep: run name -> its variant (where there are any) and its values of the grid.
+        questions: of a sweep: name -> question (a sentence), first and second (the variants to compare); why it is asked,
+            and report (which of the two the source report chose) may be missing.
     """
 
     name: str
     runs: dict[str, tuple[str, dict[str, Any]]]
     parameters: dict[str, Any] = field(default_factory=dict)
+    points: dict[str, dict[str, Any]] = field(default_factory=dict)
+    questions: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def settings(self, notebook: str, run: str) -> dict[str, Any]:
         """What it sets for a run of a notebook: the run's own section where it has one, else the common part."""
@@ -54,18 +67,43 @@ def find_file(name: str | Path, folder: str, suffix: str) -> Path:
     raise ParameterError(f"no file {name} and nothing of this name in {folder}/, which has {', '.join(known) or 'nothing'}")
 
 
+def find_sweep(name: str | Path) -> Path:
+    """A sweep: a path, or a name in `profiles/sweeps/`."""
+    return find_file(name, "profiles/sweeps", ".yaml")
+
+
+def settings_from_environment() -> dict[str, str]:
+    """What DATA and SET (`NAME=VALUE NAME=VALUE`, with quotes as in a shell) say: parameters as text, by name.
+
+    Raises:
+        ParameterError: SET is not of this form.
+    """
+    try:
+        words = shlex.split(os.environ.get("SET", ""))
+    except ValueError as error:
+        raise ParameterError(f"SET is not a list of NAME=VALUE: {error}") from None
+    for word in words:
+        if "=" not in word:
+            raise ParameterError(f"SET is not a list of NAME=VALUE: {word} has no =")
+    data = {"data": os.environ["DATA"]} if os.environ.get("DATA") else {}
+    return dict(word.split("=", 1) for word in words) | data
+
+
 def load_profile(path: str | Path, overrides: dict[str, str] | None = None) -> Profile:
-    """Read and check a profile.
+    """Read and check a profile or a sweep.
 
     Args:
-        path: a YAML file, or the name of a profile in `profiles/`.
+        path: a YAML file, or the name of one in `profiles/` (`demo`, `sweeps/ablations`).
         overrides: values as text, given to every run whose notebook knows the name.
 
     Raises:
         ParameterError: the file is no profile, or a name or value in it is wrong.
     """
     path = find_file(path, "profiles", ".yaml")
-    content = _read(path)
+    content, name, points = _read(path), path.stem, {}
+    if content.keys() & (SWEEP_KEYS - {"parameters"}):
+        name, points = f"sweeps/{path.stem}", _points(path, content)
+        content["runs"] = {run: section for run, (section, _) in points.items()}
     common, sections = content.get("parameters") or {}, content.get("runs") or {}
     overrides = overrides or {}
     _check_sections(path, common, sections)
@@ -79,13 +117,21 @@ def load_profile(path: str | Path, overrides: dict[str, str] | None = None) -> P
         own = {name: value for name, value in section.items() if name != "notebook"}
         _check_names(f"profile {path.stem}, run {run}", own, [notebook])
         values = {name: value for name, value in (common | own | overrides).items() if name in known}
-        values = {"run_dir": f"runs/{path.stem}/{run}", "figures_dir": f"figures/{path.stem}"} | values
+        run_dir = f"runs/{name}/{run}"
+        values = {"run_dir": run_dir, "figures_dir": figures_folder(run_dir)} | values
         try:
             runs[run] = (notebook, checked(notebook, values))
         except ParameterError as error:
             raise ParameterError(f"profile {path.stem}, run {run}: {error}") from None
     _check_siblings(path, runs)
-    return Profile(path.stem, runs, common | overrides)
+    of_grid = {run: point for run, (_, point) in points.items()}
+    return Profile(name, runs, common | overrides, of_grid, content.get("questions") or {})
+
+
+def figures_folder(run_dir: str | Path) -> str:
+    """Where a run's figures go: `figures/PROFILE`; those of a sweep's many runs into each run's own folder."""
+    folder = Path(run_dir)
+    return f"{folder.as_posix()}/figures" if folder.parent.parent.name == "sweeps" else f"figures/{folder.parent.name}"
 
 
 def checked(notebook: str, values: dict[str, Any]) -> dict[str, Any]:
@@ -103,17 +149,54 @@ def _read(path: Path) -> dict[str, Any]:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise ParameterError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict) or not content.keys() <= {"parameters", "runs"}:
-        raise ParameterError(f"{path} is no profile: it must have `parameters` and `runs`, and nothing else")
+    if not isinstance(content, dict) or not (content.keys() <= {"parameters", "runs"} or content.keys() <= SWEEP_KEYS):
+        raise ParameterError(
+            f"{path} is no profile: it must have `parameters` and `runs`, or be a sweep of {', '.join(sorted(SWEEP_KEYS))}, "
+            "and nothing else"
+        )
     return content
+
+
+def _points(path: Path, content: dict[str, Any]) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
+    """A sweep's runs: name -> (its section, as in a profile; its variant and values of the grid)."""
+    variants, grid = content.get("variants") or {}, content.get("grid") or {}
+    _check_sweep(path, variants, grid, content.get("questions") or {})
+    points = {}
+    for variant, changes in (variants or {"": {}}).items():
+        for values in itertools.product(*grid.values()):
+            chosen = dict(zip(grid, values, strict=True))
+            words = [variant] * bool(variant) + [f"{name}={value}" for name, value in chosen.items()]
+            section = {"notebook": content.get("notebook")} | (changes or {}) | chosen
+            points[",".join(words)] = (section, ({"variant": variant} if variant else {}) | chosen)
+    return points
+
+
+def _check_sweep(path: Path, variants: Any, grid: Any, questions: Any) -> None:
+    if not all(isinstance(part, dict) for part in (variants, grid, questions)):
+        raise ParameterError(f"{path}: `variants`, `grid` and `questions` must each map names to values")
+    if not variants and not grid:
+        raise ParameterError(f"{path}: a sweep must have `variants` or a `grid`")
+    for name, values in grid.items():
+        if not isinstance(values, list) or not values or len({str(value) for value in values}) < len(values):
+            raise ParameterError(f"{path}: grid has {name}: {values!r}, but it must be a list of different values")
+    for variant, changes in variants.items():
+        both = grid.keys() & (changes or {}).keys()
+        if both:
+            raise ParameterError(f"{path}: variant {variant} sets {', '.join(sorted(both))}, which the grid sets as well")
+    for name, question in questions.items():
+        if not isinstance(question, dict) or not QUESTION_KEYS - {"why", "report"} <= question.keys() <= QUESTION_KEYS:
+            raise ParameterError(f"{path}: question {name} must have question, first and second, and may have why and report")
+        for variant in (question[key] for key in question.keys() & {"first", "second", "report"}):
+            if variant not in variants:
+                raise ParameterError(f"{path}: question {name} names variant {variant!r}, but there are {', '.join(variants)}")
 
 
 def _check_sections(path: Path, common: Any, sections: Any) -> None:
     if not isinstance(common, dict) or not isinstance(sections, dict):
         raise ParameterError(f"{path}: `parameters` and `runs` must each map names to values")
     for run, section in sections.items():
-        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", str(run)):
-            raise ParameterError(f"{path}: run name {run!r} must be letters, digits, and any of _ . - inside")
+        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.,=+-]*", str(run)):
+            raise ParameterError(f"{path}: run name {run!r} must be letters, digits, and any of _ . , = + - inside")
         notebook = section.get("notebook") if isinstance(section, dict) else None
         if notebook not in NOTEBOOKS:
             raise ParameterError(f"{path}: run {run} has notebook {notebook!r}, but it must be one of {', '.join(NOTEBOOKS)}")

@@ -54,6 +54,10 @@ class Run:
         return self._json("params.json")["parameters"]
 
     @property
+    def notebook(self) -> str:
+        return self._json("params.json")["notebook"]
+
+    @property
     def metrics(self) -> dict[str, Any]:
         return self._json("metrics.json")
 

@@ -1,0 +1,59 @@
+"""Which GPUs there are, and one of them for each run. Without torch: the command that starts notebooks must be light."""
+
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+
+def named_gpus() -> list[str]:
+    """The ids in CUDA_VISIBLE_DEVICES."""
+    return [each.strip() for each in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if each.strip()]
+
+
+def visible_gpus() -> list[str]:
+    """The ids of the GPUs that this process may use, as CUDA_VISIBLE_DEVICES would name them."""
+    if "CUDA_VISIBLE_DEVICES" in os.environ:
+        return named_gpus()
+    import torch
+
+    return [str(index) for index in range(torch.cuda.device_count())]
+
+
+@contextmanager
+def one_gpu(folder: Path) -> Iterator[dict[str, str]]:
+    """The environment of a run that sees one GPU alone, which no other run has meanwhile.
+
+    A run uses one device. Where CUDA_VISIBLE_DEVICES names several, the first one that is free is taken, by a lock that
+    the system drops with its process; whoever starts more runs than GPUs waits. Otherwise nothing is changed: a batch
+    system has given the run its own.
+
+    Args:
+        folder: where the locks lie, the same for all runs that share the machine.
+    """
+    gpus = named_gpus()
+    if len(gpus) < 2:
+        yield {}
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    locks = {gpu: FileLock(folder / f".gpu-{re.sub(r'[^A-Za-z0-9-]', '_', gpu)}.lock") for gpu in gpus}
+    gpu = _first_free(locks)
+    try:
+        yield {"CUDA_VISIBLE_DEVICES": gpu}
+    finally:
+        locks[gpu].release()
+
+
+def _first_free(locks: dict[str, FileLock]) -> str:
+    while True:
+        for gpu, lock in locks.items():
+            try:
+                lock.acquire(blocking=False)
+                return gpu
+            except Timeout:
+                continue
+        time.sleep(0.2)

@@ -1,0 +1,180 @@
+"""A sweep's plan, its jobs' share of the machine, and what came of it. Snakemake runs it (workflow/Snakefile)."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from petseg_lib.config import NOTEBOOKS, TrainingParameters, shown, workspace
+from petseg_lib.execute import duration
+from petseg_lib.gpus import visible_gpus
+from petseg_lib.profiles import REPOSITORY, Profile, find_sweep, load_profile, settings_from_environment
+from petseg_lib.runs import Run, RunError, is_finished, write_table
+
+
+def is_changed(run: Run, parameters: TrainingParameters) -> bool:
+    """Whether a training run stands, finished or begun, under other parameters."""
+    try:
+        is_finished(run, parameters)
+    except RunError:
+        return True
+    return False
+
+
+def folder_of(sweep: Profile, run: str) -> Path:
+    """A run's folder."""
+    return workspace() / "runs" / sweep.name / run
+
+
+def plan(sweep: Profile, at_once: int, each: bool = False) -> str:
+    """What there is to do, in words, with an estimate of the time where finished runs allow one.
+
+    Args:
+        sweep: as `load_profile` expanded it.
+        at_once: runs side by side.
+        each: name every run that is to do, with its own estimate.
+    """
+    parameters = {run: NOTEBOOKS[notebook].checked(values) for run, (notebook, values) in sweep.runs.items()}
+    runs = {run: Run(folder_of(sweep, run)) for run in sweep.runs}
+    changed = [run for run in sweep.runs if is_changed(runs[run], parameters[run])]
+    to_do = [run for run in sweep.runs if run in changed or not runs[run].complete]
+    words = f"{sweep.name}: {len(sweep.runs)} runs, {len(sweep.runs) - len(to_do)} of them finished, {len(to_do)} to do"
+    if changed:
+        words += f" ({len(changed)} of these stand under other parameters and are trained again)"
+    if not to_do:
+        return words
+    finished = _finished_runs()
+    estimates = {run: _estimate(sweep.runs[run][0], parameters[run], finished) for run in to_do}
+    known = [seconds for seconds in estimates.values() if seconds is not None]
+    if known:
+        total = float(np.mean(known)) * len(to_do) / min(at_once, len(to_do))
+        words += f"; {at_once} at a time, about {duration(total)} (estimated from {sum(len(work) for work, _ in finished.values())} finished runs)"
+    else:
+        words += f"; {at_once} at a time. No finished run is like them: their time is not known"
+    if each:
+        times = {run: "" if seconds is None else f": about {duration(seconds)}" for run, seconds in estimates.items()}
+        words = "\n".join([words, *(f"  {run}{times[run]}" for run in to_do)])
+    return words
+
+
+def _finished_runs() -> dict[tuple, tuple[np.ndarray, np.ndarray]]:
+    """Of every finished training run that Snakemake timed: work and seconds, by what they must share with a new one."""
+    found: dict[tuple, list[tuple[float, float]]] = {}
+    for timed in sorted((workspace() / "runs").rglob("benchmark.tsv")):
+        run = Run(timed.parent)
+        if run.complete and (run.folder / "params.json").is_file() and "epochs" in run.parameters:
+            seconds = float(pd.read_csv(timed, sep="\t")["s"].iloc[-1])
+            found.setdefault(_kind(run.notebook, run.parameters), []).append((_work(run.parameters), seconds))
+    return {kind: tuple(np.array(pairs).T) for kind, pairs in found.items()}
+
+
+def _kind(notebook: str, parameters: dict[str, Any]) -> tuple:
+    return notebook, parameters["data"], parameters["limit_images"]
+
+
+def _work(parameters: dict[str, Any]) -> float:
+    """What a training run's time is taken to grow with: epochs, pixels, and weights of a convolution."""
+    return float(parameters["epochs"] * parameters["image_size"] ** 2 * parameters["width"] ** 2)
+
+
+def _estimate(notebook: str, parameters: TrainingParameters, finished: dict[tuple, tuple]) -> float | None:
+    """Seconds, from the finished runs of its kind that are nearest in work; None without any."""
+    wanted = parameters.model_dump()
+    if "epochs" not in wanted or _kind(notebook, wanted) not in finished:
+        return None
+    work, seconds = finished[_kind(notebook, wanted)]
+    distance = np.abs(np.log(work / _work(wanted)))
+    nearest = distance == distance.min()
+    return float(np.median(seconds[nearest] * _work(wanted) / work[nearest]))
+
+
+def summary(sweep: Profile) -> pd.DataFrame:
+    """One row a run: run, its variant and values of the grid, notebook, state, Dice, seconds, memory_mb, error.
+
+    state is `done`, `failed` or `not run`; the Dice columns are those of metrics.json; seconds and memory are
+    Snakemake's own measurements of the whole job.
+    """
+    rows = []
+    for name, (notebook, _) in sweep.runs.items():
+        run = Run(folder_of(sweep, name))
+        error = "" if run.complete else _last_words(run)
+        state = "done" if run.complete else "failed" if error else "not run"
+        row = {"run": name} | sweep.points[name] | {"notebook": notebook, "state": state}
+        if run.complete:
+            row |= {key: value for key, value in run.metrics.items() if key.startswith("dice_")}
+        if (run.folder / "benchmark.tsv").is_file():
+            measured = pd.read_csv(run.folder / "benchmark.tsv", sep="\t").iloc[-1]
+            row |= {"seconds": measured["s"], "memory_mb": measured["max_rss"]}
+        rows.append(row | {"error": error})
+    return pd.DataFrame(rows)
+
+
+def _last_words(run: Run) -> str:
+    """Why a run failed: the last line of its notebook's error, or what the command said that refused to run it."""
+    for name in ("error.txt", "said.txt"):
+        path = run.folder / name
+        lines = path.read_text(encoding="utf-8").strip().splitlines() if path.is_file() else []
+        if lines and (name == "error.txt" or lines[-1].startswith("petseg: ")):
+            return lines[-1].removeprefix("petseg: ")
+    return ""
+
+
+def write_summary(sweep: Profile) -> None:
+    """Write `summary.csv` into the sweep's folder, and say what came of it and why each failed run failed."""
+    table = summary(sweep)
+    path = workspace() / "runs" / sweep.name / "summary.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_table(path, table)
+    for error in table["error"][table["error"] != ""]:
+        print(f"petseg: {error}", file=sys.stderr)
+    states = table["state"].value_counts()
+    words = ", ".join(f"{states[state]} {state}" for state in ("done", "failed", "not run") if state in states)
+    if "seconds" in table:
+        words += f"; {duration(table['seconds'].sum())} of jobs, at most {table['memory_mb'].max():,.0f} MB each"
+    print(f"{len(table)} runs: {words} ({shown(path)})", flush=True)
+
+
+def run_sweep(file: str, threads: int = 0, dry_run: bool = False, snakemake: Sequence[str] = ()) -> int:
+    """Say the plan and hand it to Snakemake; returns its exit status.
+
+    DATA, SET and FORCE are read from the environment, as for `make run`.
+
+    Args:
+        file: a sweep, by path or by name in `profiles/sweeps/`.
+        threads: CPU threads of a run; 0 = one, or the cores' share of each GPU where there are GPUs.
+        dry_run: only say the plan.
+        snakemake: further options of Snakemake, such as `--executor slurm --jobs 100`.
+    """
+    path = find_sweep(file)
+    sweep = load_profile(path, settings_from_environment())
+    gpus = visible_gpus()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = threads or max(1, cores // len(gpus) if gpus else 1)
+    at_once = max(1, min(cores // threads, len(gpus) or cores))
+    environment = os.environ | {"SWEEP": str(path), "THREADS": str(threads)}
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "workflow" / "Snakefile")]
+    command += ["--cores", str(cores), "--keep-going", "--rerun-incomplete", "--retries", "1"]
+    command += ["--quiet", "rules", "reason", "host"]
+    if gpus:
+        command += ["--resources", f"gpu={len(gpus)}"]
+        environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
+    if os.environ.get("FORCE"):
+        command += ["--forcerun", "notebook"]
+    print(plan(sweep, at_once, each=dry_run), flush=True)
+    status = _wait([*command, *(["--dry-run"] if dry_run else []), *snakemake], environment)
+    return 1 if status else 0
+
+
+def _wait(command: list[str], environment: dict[str, str]) -> int:
+    """Run a command to its end; Ctrl-C and SIGTERM are its own to answer: its jobs end first."""
+    process = subprocess.Popen(command, env=environment)
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            process.terminate()

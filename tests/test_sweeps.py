@@ -1,0 +1,249 @@
+"""Sweeps: what a file becomes, how Snakemake runs it with stand-in notebooks, and what is said of it."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from stand_ins import write_notebook
+
+from petseg_lib import sweeps
+from petseg_lib.config import NOTEBOOKS, ParameterError, UNetParameters
+from petseg_lib.gpus import one_gpu
+from petseg_lib.profiles import find_sweep, load_profile
+from petseg_lib.runs import lasting
+
+SWEEP = """
+notebook: 03_unet_training
+parameters: {image_size: 32, epochs: 4}
+variants:
+  base: {}
+  short: {epochs: 2}
+  resnet: {notebook: 04_resnet34_unet_training, stem_stride: 1}
+grid: {seed: [0, 1], learning_rate: [1.0e-3, 1.0e-4]}
+questions:
+  epochs: {question: "Is half enough?", first: base, second: short, report: base}
+"""
+# Real notebooks leave params.json; with it a stand-in's run counts as finished.
+RECORD = """\
+(config.workspace() / parameters.run_dir / "params.json").write_text(
+    json.dumps({"notebook": "03_unet_training", "parameters": parameters.model_dump(exclude={"force"})}))
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A workspace with stand-ins, in which `write` puts a sweep."""
+    monkeypatch.setenv("PETSEG_WORKSPACE", str(tmp_path))
+    for name in ("DATA", "SET", "FORCE", "SWEEP", "PROFILE", "CUDA_VISIBLE_DEVICES"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    for name in ("03_unet_training", "04_resnet34_unet_training"):
+        write_notebook(tmp_path / "notebooks", name, work=RECORD)
+    return tmp_path
+
+
+def write(folder: Path, text: str, name: str = "mine") -> Path:
+    path = folder / "profiles" / "sweeps" / f"{name}.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def petseg_sweep(*options: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "petseg_lib.cli", "sweep", *options]
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
+
+
+def test_a_sweep_is_a_run_for_each_variant_and_combination(folder):
+    sweep = load_profile(write(folder, SWEEP))
+    assert sweep.name == "sweeps/mine"
+    assert len(sweep.runs) == 3 * 4
+    notebook, values = sweep.runs["short,seed=1,learning_rate=0.0001"]
+    assert notebook == "03_unet_training"
+    assert (values["epochs"], values["seed"], values["learning_rate"], values["image_size"]) == (2, 1, 1e-4, 32)
+    assert values["run_dir"] == "runs/sweeps/mine/short,seed=1,learning_rate=0.0001"
+    assert values["figures_dir"] == f"{values['run_dir']}/figures"
+    assert sweep.points["short,seed=1,learning_rate=0.0001"] == {"variant": "short", "seed": 1, "learning_rate": 1e-4}
+    assert sweep.runs["resnet,seed=0,learning_rate=0.001"][0] == "04_resnet34_unet_training"
+    assert sweep.questions["epochs"]["report"] == "base"
+    assert load_profile(find_sweep("mine")) == sweep
+
+
+def test_a_grid_alone_is_a_sweep(folder):
+    sweep = load_profile(write(folder, "notebook: 03_unet_training\ngrid: {width: [4, 8]}"))
+    assert list(sweep.runs) == ["width=4", "width=8"]
+    assert sweep.points == {"width=4": {"width": 4}, "width=8": {"width": 8}}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("[0, 1]", "[0, 0]"), "grid has seed: [0, 0], but it must be a list of different values"),
+        (("[0, 1]", "3"), "grid has seed: 3, but it must be a list of different values"),
+        (("[0, 1]", "[0, -1]"), "run base,seed=-1,learning_rate=0.001: parameter seed is -1"),
+        (("{epochs: 2}", "{epohcs: 2}"), "unknown parameter 'epohcs': did you mean 'epochs'?"),
+        (("{epochs: 2}", "{seed: 2}"), "variant short sets seed, which the grid sets as well"),
+        (("second: short", "second: shrt"), "question epochs names variant 'shrt', but there are base, short, resnet"),
+        (("first: base, ", ""), "question epochs must have question, first and second, and may have why and report"),
+        (("notebook: 03_unet_training", "notebook: 03_unet"), "has notebook '03_unet', but it must be one of"),
+        (("grid:", "gird:"), "is no profile: it must have `parameters` and `runs`, or be a sweep of grid, notebook"),
+        (("  resnet: {", "  a/b: {"), "run name 'a/b,seed=0,learning_rate=0.001' must be letters"),
+    ],
+)
+def test_a_wrong_sweep_is_refused_in_one_sentence(folder, change, message):
+    with pytest.raises(ParameterError) as caught:
+        load_profile(write(folder, SWEEP.replace(*change, 1)))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_sweep_without_variants_and_grid_is_refused(folder):
+    with pytest.raises(ParameterError, match="a sweep must have `variants` or a `grid`"):
+        load_profile(write(folder, "notebook: 03_unet_training"))
+
+
+SMALL = """
+notebook: 03_unet_training
+parameters: {epochs: 3}
+grid: {seed: [0, 1, 2]}
+"""
+FAILING = (
+    RECORD + "\nif parameters.seed == 1 and not (config.workspace() / 'mended').exists():\n    raise ValueError('no luck')\n"
+)
+
+
+def test_a_sweep_runs_side_by_side_and_again_only_what_failed_or_changed(folder):
+    write_notebook(folder / "notebooks", "03_unet_training", work=FAILING)
+    path = write(folder, SMALL)
+    first = petseg_sweep("mine")
+    assert first.returncode == 1
+    assert first.stdout.splitlines()[0].startswith("sweeps/mine: 3 runs, 0 of them finished, 3 to do;")
+    failure = "run seed=1 failed: ValueError: no luck (see runs/sweeps/mine/seed=1/notebook.ipynb)"
+    assert first.stderr.splitlines() == ["1 of 4 steps (25%) done", "2 of 4 steps (50%) done", f"petseg: {failure}"]
+    assert first.stdout.splitlines()[-1].startswith("3 runs: 2 done, 1 failed;")
+    runs = folder / "runs" / "sweeps" / "mine"
+    table = pd.read_csv(runs / "summary.csv").set_index("run")
+    assert table["state"].to_dict() == {"seed=0": "done", "seed=1": "failed", "seed=2": "done"}
+    assert table.loc["seed=1", "error"] == failure
+    assert (table.loc[["seed=0", "seed=2"], ["seconds", "memory_mb"]] > 0).all(axis=None)
+    assert "no luck" in (runs / "seed=1" / "notebook.ipynb").read_text()
+    kept = {run: (runs / run / "metrics.json").stat().st_mtime_ns for run in ("seed=0", "seed=2")}
+
+    (folder / "mended").touch()
+    second = petseg_sweep("mine")
+    assert (second.returncode, second.stderr) == (0, "1 of 2 steps (50%) done\n2 of 2 steps (100%) done\n")
+    assert "3 runs, 2 of them finished, 1 to do" in second.stdout and "3 runs: 3 done;" in second.stdout
+    assert kept == {run: (runs / run / "metrics.json").stat().st_mtime_ns for run in kept}
+
+    path.write_text(SMALL.replace("[0, 1, 2]", "[0, 1, 2, 3]").replace("epochs: 3", "epochs: 3, width: 8"))
+    third = petseg_sweep("mine")
+    assert third.returncode == 0, third.stderr
+    assert "4 to do (3 of these stand under other parameters and are trained again)" in third.stdout
+    for seed in range(4):
+        assert json.loads((runs / f"seed={seed}" / "metrics.json").read_text())["width"] == 8
+    again = petseg_sweep("mine", "--dry-run")
+    assert "4 runs, 4 of them finished, 0 to do" in again.stdout and "notebook" not in again.stdout
+
+
+def finish(folder: Path, sweep, run: str, seconds: float) -> None:
+    """What a finished run of a sweep leaves."""
+    run_dir = sweeps.folder_of(sweep, run)
+    run_dir.mkdir(parents=True)
+    notebook, values = sweep.runs[run]
+    parameters = lasting(NOTEBOOKS[notebook].checked(values))
+    (run_dir / "params.json").write_text(json.dumps({"notebook": notebook, "parameters": parameters}))
+    (run_dir / "metrics.json").write_text('{"dice_image_native": 0.5, "gflop": 1.0}')
+    (run_dir / "benchmark.tsv").write_text(f"s\tmax_rss\n{seconds}\t321\n")
+
+
+def test_the_estimate_comes_from_finished_runs_and_grows_with_work(folder):
+    sweep = load_profile(write(folder, SWEEP))
+    assert "their time is not known" in sweeps.plan(sweep, 2)
+    finish(folder, sweep, "base,seed=0,learning_rate=0.001", 60.0)
+    lines = sweeps.plan(sweep, 2, each=True).splitlines()
+    assert lines[0].startswith("sweeps/mine: 12 runs, 1 of them finished, 11 to do; 2 at a time, about ")
+    assert "  base,seed=1,learning_rate=0.001: about 1 min 0 s" in lines
+    assert "  short,seed=1,learning_rate=0.001: about 30 s" in lines  # half the epochs
+    assert "  resnet,seed=0,learning_rate=0.001" in lines  # of this notebook no run is finished
+    assert "about 3 min 56 s" in lines[0]  # (3 x 60 + 4 x 30) / 7 a run, 11 runs, 2 at a time
+    assert "base,seed=0,learning_rate=0.001:" not in "\n".join(lines)
+
+
+def test_the_summary_names_variant_grid_dice_time_and_memory(folder):
+    sweep = load_profile(write(folder, SWEEP))
+    finish(folder, sweep, "short,seed=1,learning_rate=0.001", 7.0)
+    row = sweeps.summary(sweep).set_index("run").loc["short,seed=1,learning_rate=0.001"]
+    assert row[["variant", "seed", "learning_rate", "state"]].tolist() == ["short", 1, 0.001, "done"]
+    assert row[["dice_image_native", "seconds", "memory_mb"]].tolist() == [0.5, 7.0, 321]
+    assert "gflop" not in row
+
+
+def test_a_thousand_runs_are_planned_in_under_twenty_seconds(folder):
+    grid = f"seed: {list(range(50))}, width: {list(range(4, 24))}"
+    write(folder, f"notebook: 03_unet_training\ngrid: {{{grid}}}")
+    began = os.times()
+    result = petseg_sweep("mine", "--dry-run")
+    ended = os.times()
+    assert result.returncode == 0 and "1000 runs, 0 of them finished, 1000 to do" in result.stdout
+    assert "notebook     1000" in result.stdout
+    # CPU seconds: the tests share the cores.
+    assert ended.children_user + ended.children_system - began.children_user - began.children_system < 20
+
+
+def test_runs_side_by_side_see_one_gpu_each_and_the_next_waits(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, MIG-a/1")
+
+    def take() -> str:
+        with one_gpu(tmp_path) as gpu:
+            return gpu["CUDA_VISIBLE_DEVICES"]
+
+    with ThreadPoolExecutor(1) as pool, one_gpu(tmp_path) as first:
+        with one_gpu(tmp_path) as second, one_gpu(tmp_path / "another machine") as elsewhere:
+            assert [each["CUDA_VISIBLE_DEVICES"] for each in (first, second, elsewhere)] == ["2", "MIG-a/1", "2"]
+            waiting = pool.submit(take)
+            time.sleep(0.5)
+            assert not waiting.done()
+        assert waiting.result(timeout=10) == "MIG-a/1"
+
+
+@pytest.mark.parametrize("named", ["", "3"])
+def test_a_run_that_was_given_one_gpu_or_none_keeps_it(tmp_path, monkeypatch, named):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    with one_gpu(tmp_path) as environment:
+        assert environment == {}
+    assert not list(tmp_path.glob(".gpu*"))
+
+
+def test_each_job_of_a_sweep_sees_its_own_gpu(folder, monkeypatch):
+    """With as many jobs as GPUs, no two that overlap have the same one."""
+    seen = "import os, time\nprint('GPU', os.environ['CUDA_VISIBLE_DEVICES'], time.time())\ntime.sleep(1)\nprint('END', time.time())\n"
+    write_notebook(folder / "notebooks", "03_unet_training", work=RECORD + seen)
+    write(folder, SMALL)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,6")
+    result = petseg_sweep("mine")
+    assert result.returncode == 0, result.stderr
+    spans = []
+    for seed in range(3):
+        said = (folder / "runs" / "sweeps" / "mine" / f"seed={seed}" / "said.txt").read_text()
+        words = [line.split()[1:] for line in said.splitlines() if " GPU " in line or " END " in line]
+        spans.append((words[0][1], float(words[0][2]), float(words[1][1])))
+    assert {gpu for gpu, _, _ in spans} <= {"5", "6"}
+    for index, (gpu, begin, end) in enumerate(spans):
+        for other, other_begin, other_end in spans[:index]:
+            assert gpu != other or end <= other_begin or other_end <= begin
+
+
+def test_changed_is_what_stands_under_other_parameters(folder):
+    sweep = load_profile(write(folder, SWEEP))
+    run = "base,seed=0,learning_rate=0.001"
+    finish(folder, sweep, run, 1.0)
+    parameters = UNetParameters.checked(sweep.runs[run][1])
+    standing = sweeps.Run(sweeps.folder_of(sweep, run))
+    assert not sweeps.is_changed(standing, parameters)
+    assert sweeps.is_changed(standing, parameters.model_copy(update={"epochs": 5}))
