@@ -29,7 +29,6 @@ from torch import Tensor, nn
 
 from benchmarks.machine import usable_cores
 from petseg_lib import checkpoints, evaluation, training
-from petseg_lib.comparison import mean_interval
 from petseg_lib.config import NOTEBOOKS, ReadableError, workspace
 from petseg_lib.data import cache, loaders, pets
 from petseg_lib.data.statistics import channel_statistics
@@ -38,7 +37,7 @@ from petseg_lib.profiles import load_profile
 from petseg_lib.runs import open_run, write_atomically
 
 HERE = Path(__file__).parent
-RECIPES, RESULTS, TABLE = HERE / "recipes.yaml", HERE / "recipes.json", HERE / "RECIPES.md"
+RECIPES, RESULTS = HERE / "recipes.yaml", HERE / "recipes.json"
 
 
 class Flipped(nn.Module):
@@ -58,7 +57,8 @@ def recipe(name: str) -> tuple[str, dict[str, Any]]:
     if name not in recipes:
         raise ReadableError(f"recipe {name!r} is unknown: it must be one of {', '.join(recipes)}")
     own = dict(recipes[name])
-    own.pop("why", None)
+    for described in ("why", "against"):
+        own.pop(described, None)
     if "profile" in own:
         notebook, settings = load_profile(own.pop("profile")).runs[own.pop("run")]
     else:
@@ -175,59 +175,6 @@ def train_all(names: list[str], seeds: list[int], split: str, data: str, jobs: i
         return all(list(pool.map(one, todo)))
 
 
-def rows(split: str) -> list[dict[str, Any]]:
-    """A row a recipe: its Dice over seeds, and its gain over the recipe it builds on, for the seeds both have.
-
-    The gain's interval is over images (bootstrap, BCa), of the differences averaged over seeds.
-    """
-    entries = [each for each in load() if each["split"] == split]
-    table = []
-    for name, own in yaml.safe_load(RECIPES.read_text(encoding="utf-8")).items():
-        dice = {each["seed"]: np.array(each["dice"]) for each in entries if each["recipe"] == name}
-        if not dice:
-            continue
-        mine = [each for each in entries if each["recipe"] == name]
-        of_seeds = [values.mean() for values in dice.values()]
-        row = {"recipe": name, "why": own.get("why", ""), "seeds": len(dice), "dice": float(np.mean(of_seeds))}
-        row["spread"] = float(np.std(of_seeds, ddof=1)) if len(dice) > 1 else None
-        row["flipped"] = float(np.mean([each["dice_flipped"] for each in mine]))
-        row["cpu_seconds"] = float(np.median([each["cpu_seconds"] for each in mine]))
-        row["epochs"] = int(np.median([each["epochs"] for each in mine]))
-        before = {each["seed"]: np.array(each["dice"]) for each in entries if each["recipe"] == own.get("of")}
-        common = sorted(dice.keys() & before.keys())
-        row["gain"] = mean_interval(np.mean([dice[seed] - before[seed] for seed in common], axis=0)) if common else None
-        row["of"] = own.get("of", "")
-        table.append(row)
-    return table
-
-
-def write_table() -> None:
-    """recipes.json as RECIPES.md."""
-    splits = sorted({each["split"] for each in load()}, key=lambda split: (split != "test", split))
-    parts = ["# Recipes tried\n", __doc__.split("Splits to train")[0].split("\n\n")[0] + "\n"]
-    parts.append(
-        "dice_image at native size, border policy `pet`. *Gain* is over the recipe that it builds on, with the 95% interval over images; of one seed it says nothing of other seeds, which move Dice by about 0.01. `dev` (see the head of `recipes.py`) trains on 200 photographs and measures on 100, so its figures are lower than those of `test`.\n"
-    )
-    for split in splits:
-        parts.append(
-            f"## {split}\n\n| recipe | what it changes | seeds | Dice | gain | with flips | epochs | CPU s |\n|---|---|---|---|---|---|---|---|"
-        )
-        for row in rows(split):
-            gain = (
-                f"{row['gain'].mean:+.4f} [{row['gain'].low:+.4f}, {row['gain'].high:+.4f}] over {row['of']}"
-                if row["gain"]
-                else ""
-            )
-            spread = f" ± {row['spread']:.4f}" if row["spread"] is not None else ""
-            parts.append(
-                f"| {row['recipe']} | {row['why']} | {row['seeds']} | {row['dice']:.4f}{spread} | {gain} | {row['flipped']:.4f} "
-                f"| {row['epochs']} | {row['cpu_seconds']:.0f} |"
-            )
-        parts.append("")
-    write_atomically(TABLE, ("\n".join(parts)).encode())
-    print("\n".join(parts))
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("action", choices=["train", "one", "table"])
@@ -238,6 +185,8 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1)
     options = parser.parse_args()
     if options.action == "table":
+        from benchmarks.recipe_table import write_table
+
         write_table()
         return 0
     if options.action == "one":

@@ -20,7 +20,7 @@ cores and GPUs allow. The same command again does only what failed, is missing o
 DATA, SET and FORCE are taken from the environment, as `make sweep` sets them.
 
   petseg sweep profiles/sweeps/ablations.yaml --dry-run
-  petseg sweep ablations -- --executor slurm --jobs 100
+  petseg sweep ablations -- --jobs 1
 """
 
 CHECK_HELP = """\

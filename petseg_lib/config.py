@@ -220,12 +220,23 @@ class ComparisonParameters(Parameters):
     confidence: number(float, gt=0.5, lt=1) = Field(0.95, description="confidence of each interval, 0.5 to 1")
 
 
+class AblationParameters(Parameters):
+    """Notebook 06."""
+
+    run_dir: str = Field("runs/demo/ablations", min_length=1, description=Parameters.model_fields["run_dir"].description)
+    sweep: str = Field("demo", min_length=1, description="sweep with questions: a file, or a name in profiles/sweeps")
+    train_missing: bool = Field(True, description="train the sweep's runs that do not stand yet")
+    bootstrap_samples: number(int, ge=100, le=1_000_000) = Field(2000, description="resamples of each interval, 100 or more")
+    confidence: number(float, gt=0.5, lt=1) = Field(0.95, description="confidence of each interval, 0.5 to 1")
+
+
 NOTEBOOKS: dict[str, type[Parameters]] = {
     "01_data_exploration": ExplorationParameters,
     "02_mean_std": MeanStdParameters,
     "03_unet_training": UNetParameters,
     "04_resnet34_unet_training": ResNet34UNetParameters,
     "05_comparison": ComparisonParameters,
+    "06_ablations": AblationParameters,
 }
 
 

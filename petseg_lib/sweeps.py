@@ -148,7 +148,7 @@ def run_sweep(file: str, threads: int = 0, dry_run: bool = False, snakemake: Seq
         file: a sweep, by path or by name in `profiles/sweeps/`.
         threads: CPU threads of a run; 0 = one, or the cores' share of each GPU where there are GPUs.
         dry_run: only say the plan.
-        snakemake: further options of Snakemake, such as `--executor slurm --jobs 100`.
+        snakemake: further options of Snakemake.
     """
     path = find_sweep(file)
     sweep = load_profile(path, settings_from_environment())

@@ -17,7 +17,14 @@ def recipes(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(str(REPOSITORY))
     module = import_module("benchmarks.recipes")
     monkeypatch.setattr(module, "RESULTS", tmp_path / "recipes.json")
+    return module
+
+
+@pytest.fixture
+def table(recipes, monkeypatch, tmp_path):
+    module = import_module("benchmarks.recipe_table")
     monkeypatch.setattr(module, "TABLE", tmp_path / "RECIPES.md")
+    monkeypatch.setattr(module, "FIGURE", tmp_path / "dice_over_time.svg")
     return module
 
 
@@ -61,15 +68,21 @@ def test_a_recipe_is_trained_and_measured(recipes, tiny_dataset, monkeypatch):
     assert kept["dice"] == [1.0] * 9
 
 
-def test_the_table_says_what_a_recipe_gains_and_over_how_many_seeds(recipes):
+def test_the_table_says_what_a_recipe_gains_and_over_how_many_seeds(recipes, table):
     draws = np.random.default_rng(0)
     for seed in (0, 1):
         base = draws.uniform(0.7, 0.8, 20).round(4)
         for name, dice in (("unet", base), ("unet_half", base + 0.1)):
-            entry = {"recipe": name, "seed": seed, "split": "dev", "epochs": 5, "cpu_seconds": 10.0}
+            entry = {"recipe": name, "seed": seed, "split": "dev", "epochs": 2, "cpu_seconds": 60.0, "wall_seconds": 120.0}
+            entry["curve"] = [[60.0, 0.5], [120.0, 0.7]]
             recipes.keep(entry | {"dice": dice.tolist(), "dice_flipped": dice.tolist()})
-    unet, half = recipes.rows("dev")
+            recipes.keep(entry | {"split": "test", "dice": dice.tolist(), "dice_flipped": dice.tolist()})
+    unet, half = table.rows("dev")
     assert unet["gain"] is None and half["seeds"] == 2
     assert half["gain"].mean == pytest.approx(0.1) and half["dice"] == pytest.approx(unet["dice"] + 0.1)
-    recipes.write_table()
-    assert "+0.1000" in recipes.TABLE.read_text(encoding="utf-8")
+    table.write_table()
+    assert "+0.1000 [+0.1000, +0.1000] over unet, 2 seeds" in table.TABLE.read_text(encoding="utf-8")
+    assert table.FIGURE.is_file()
+    drawn = table.curves()
+    assert list(drawn) == ["unet", "unet_half"]
+    assert drawn["unet"]["seconds"].tolist() == [30, 30]  # the clock ran twice as long as the CPU worked

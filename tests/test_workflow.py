@@ -136,18 +136,22 @@ def test_a_finished_training_is_no_job_unless_forced(workspace, finished):
 
 def test_training_waits_for_statistics_and_comparison_for_training(workspace):
     order = planned(workspace, PROFILE="demo")
-    assert sorted(order) == sorted(["data_exploration", "mean_std", "unet", "resnet34_unet", "comparison", "demo"])
+    of_sweep = list(load_profile("sweeps/demo").runs)
+    own = ["data_exploration", "mean_std", "unet", "resnet34_unet", "comparison", "ablations", "demo"]
+    assert sorted(order) == sorted([*own, *of_sweep])
     for early, late in [("mean_std", "unet"), ("mean_std", "resnet34_unet"), ("unet", "comparison")]:
         assert order.index(early) < order.index(late)
     assert order.index("resnet34_unet") < order.index("comparison") < order.index("demo")
+    assert max(map(order.index, of_sweep)) < order.index("ablations") < order.index("demo")
 
 
 def test_every_job_says_what_it_needs(workspace):
     result = snakemake(workspace, "--dry-run", PROFILE="demo")
     said = result.stdout + result.stderr
-    assert said.count("gpu=1") == 3 and said.count("gpu=0") == 3
-    assert said.count("mem_mb=") == said.count("runtime=") == 6
-    assert said.count("threads: 2") == 3
+    of_sweep = len(load_profile("sweeps/demo").runs)
+    assert said.count("gpu=1") == 3 + of_sweep and said.count("gpu=0") == 4
+    assert said.count("mem_mb=") == said.count("runtime=") == 7 + of_sweep
+    assert said.count("threads: 2") == 3  # those of the sweep run side by side
 
 
 def test_a_failure_ends_with_the_run_and_its_error(workspace):

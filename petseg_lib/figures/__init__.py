@@ -1,5 +1,6 @@
 """Every picture of the project: each function takes data and returns a matplotlib Figure."""
 
+from petseg_lib.figures.ablations import ablation_panel, answers
 from petseg_lib.figures.comparison import cost_against_dice, dice_by_breed, dice_distribution, difference_histogram
 from petseg_lib.figures.dataset import (
     breed_counts,
@@ -22,6 +23,8 @@ from petseg_lib.figures.training import dice_over_time, training_curves
 
 __all__ = [
     "Prediction",
+    "ablation_panel",
+    "answers",
     "augmentation_grid",
     "batch_grid",
     "border_policies",

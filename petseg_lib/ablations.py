@@ -1,0 +1,202 @@
+"""A sweep's questions, answered over seeds: paired differences with intervals, and a plain sentence each."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from petseg_lib.comparison import Interval, mean_interval, same_images
+from petseg_lib.config import BorderPolicy, ParameterError
+from petseg_lib.evaluation import dice_per_image
+from petseg_lib.profiles import Profile
+from petseg_lib.runs import Run
+from petseg_lib.sweeps import folder_of
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a sweep says to one of its questions.
+
+    Attributes:
+        question: as it stands in the sweep, a sentence.
+        first, second: the variants compared.
+        dice: (2, S, N) dice_image of both variants, by seed and image.
+        difference: of the second less the first, with its interval over seeds and images.
+        report: the variant that the source report chose, or empty.
+    """
+
+    question: str
+    why: str
+    first: str
+    second: str
+    dice: np.ndarray
+    difference: Interval
+    report: str = ""
+
+    @property
+    def by_seed(self) -> np.ndarray:
+        """(S,) mean difference of each seed."""
+        return (self.dice[1] - self.dice[0]).mean(axis=1)
+
+    @property
+    def outcome(self) -> str:
+        """Of the second variant: `better`, `worse` or `not told apart`."""
+        if self.difference.low <= 0 <= self.difference.high:
+            return "not told apart"
+        return "better" if self.difference.mean > 0 else "worse"
+
+    @property
+    def of_report(self) -> str:
+        """Of the report's choice: `holds`, `does not hold`, `not told apart`, or empty where it made none."""
+        if not self.report or self.outcome == "not told apart":
+            return self.outcome if self.report else ""
+        return "holds" if (self.report == self.second) == (self.outcome == "better") else "does not hold"
+
+    def sentence(self, confidence: float = 0.95) -> str:
+        """The answer in words, with what it rests on."""
+        seeds, images = self.dice.shape[1:]
+        interval = f"{confidence:.0%} interval {self.difference.low:+.4f} to {self.difference.high:+.4f}"
+        grounds = f"({interval}, {seeds} seed{'s' if seeds > 1 else ''}, {images} images)"
+        amount = f"{abs(self.difference.mean):.4f} dice_image"
+        if self.outcome == "not told apart":
+            ahead = self.second if self.difference.mean > 0 else self.first
+            words = f"{self.first} and {self.second} are not told apart by this much data: {ahead} is {amount} ahead {grounds}."
+        else:
+            words = f"{self.second} is {self.outcome} than {self.first} by {amount} {grounds}."
+        of_report = {
+            "holds": f" The report chose {self.report}: that holds here.",
+            "does not hold": f" The report chose {self.report}: that does not hold here.",
+            "not told apart": f" The report chose {self.report}: this neither bears it out nor refutes it.",
+        }
+        return words + of_report.get(self.of_report, "")
+
+
+def hierarchical_interval(differences: np.ndarray, confidence: float = 0.95, samples: int = 2000, seed: int = 0) -> Interval:
+    """The mean of differences and its bootstrap interval over seeds and images at once.
+
+    Seeds and images are drawn with replacement independently of each other, since every seed is measured on the same
+    images (the pigeonhole bootstrap of Owen 2007, Annals of Applied Statistics 1, 386); percentiles are taken. Drawing
+    from few seeds spreads too little by the factor sqrt((S - 1) / S), so the seeds' means are first spread by its
+    inverse (Rao and Wu 1988, Journal of the American Statistical Association 83, 231). With one seed it is the interval
+    over images alone.
+
+    Args:
+        differences: (S, N), by seed and image.
+        confidence: of the interval, 0.5 to 1.
+        samples: resamples.
+        seed: of the resampling.
+    """
+    seeds, images = differences.shape
+    if seeds == 1:
+        return mean_interval(differences[0], confidence, samples, seed)
+    mean = float(differences.mean())
+    of_seeds = differences.mean(axis=1, keepdims=True)
+    spread = differences + (np.sqrt(seeds / (seeds - 1)) - 1) * (of_seeds - mean)
+    random = np.random.default_rng(seed)
+    seed_weights = random.multinomial(seeds, np.full(seeds, 1 / seeds), samples) / seeds
+    image_weights = random.multinomial(images, np.full(images, 1 / images), samples) / images
+    means = np.einsum("bi,bi->b", seed_weights @ spread, image_weights)
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(mean, float(low), float(high))
+
+
+def runs_by_variant(sweep: Profile) -> dict[str, dict[int, Run]]:
+    """A sweep's runs: variant -> seed -> run.
+
+    Raises:
+        ParameterError: the sweep has no variants, or its grid is not `seed` alone.
+    """
+    runs: dict[str, dict[int, Run]] = {}
+    for name, point in sweep.points.items():
+        if set(point) != {"variant", "seed"}:
+            raise ParameterError(
+                f"{sweep.name} cannot be asked: its runs differ in {', '.join(point)}, but it must have variants and a grid of `seed` alone"
+            )
+        runs.setdefault(point["variant"], {})[point["seed"]] = Run(folder_of(sweep, name))
+    return runs
+
+
+def dice_by_seed(runs: dict[str, dict[int, Run]], border_policy: BorderPolicy = "pet") -> dict[str, np.ndarray]:
+    """dice_image (native) of each variant, (S, N): by seed, in the sweep's order, and image.
+
+    Raises:
+        RunError: a run is not finished, or they were not all measured on the same images.
+    """
+    tables = {f"{variant}, seed {seed}": run.per_image for variant, seeds in runs.items() for seed, run in seeds.items()}
+    same_images(tables)
+    dice = iter([dice_per_image(table, "native", border_policy).to_numpy() for table in tables.values()])
+    return {variant: np.stack([next(dice) for _ in seeds]) for variant, seeds in runs.items()}
+
+
+def answers(sweep: Profile, dice: dict[str, np.ndarray], confidence: float = 0.95, samples: int = 2000) -> dict[str, Answer]:
+    """The answer to each of a sweep's questions, by its name.
+
+    Args:
+        dice: of `dice_by_seed`; runs of the same seed are paired.
+    """
+    found = {}
+    for name, question in sweep.questions.items():
+        first, second = question["first"], question["second"]
+        interval = hierarchical_interval(dice[second] - dice[first], confidence, samples)
+        found[name] = Answer(
+            question["question"],
+            question.get("why", ""),
+            first,
+            second,
+            np.stack([dice[first], dice[second]]),
+            interval,
+            question.get("report", ""),
+        )
+    return found
+
+
+def answers_table(found: dict[str, Answer]) -> pd.DataFrame:
+    """One row a question: question, first, second, dice_first, dice_second, difference, low, high, seeds, images, outcome, report."""
+    rows = [
+        {
+            "question": answer.question,
+            "first": answer.first,
+            "second": answer.second,
+            "dice_first": float(answer.dice[0].mean()),
+            "dice_second": float(answer.dice[1].mean()),
+            "difference": answer.difference.mean,
+            "low": answer.difference.low,
+            "high": answer.difference.high,
+            "seeds": answer.dice.shape[1],
+            "images": answer.dice.shape[2],
+            "outcome": answer.outcome,
+            "report": answer.of_report,
+        }
+        for answer in found.values()
+    ]
+    return pd.DataFrame(rows)
+
+
+def variants_table(sweep: Profile, runs: dict[str, dict[int, Run]]) -> pd.DataFrame:
+    """One row a variant: variant, changes (what its parameters are where `base`'s differ), seeds, dice_image, sd, seconds.
+
+    dice_image (native, border policy pet) is the mean over seeds and images and sd its standard deviation over seeds;
+    seconds are those of training, the median over seeds.
+    """
+    dice = {variant: values.mean(axis=1) for variant, values in dice_by_seed(runs).items()}
+    rows = []
+    for variant, seeds in runs.items():
+        rows.append(
+            {
+                "variant": variant,
+                "changes": _changes(sweep, variant),
+                "seeds": len(seeds),
+                "dice_image": float(dice[variant].mean()),
+                "sd": float(dice[variant].std(ddof=1)) if len(seeds) > 1 else np.nan,
+                "seconds": float(np.median([run.metrics["training_seconds"] for run in seeds.values()])),
+            }
+        )
+    return pd.DataFrame(rows).set_index("variant")
+
+
+def _changes(sweep: Profile, variant: str) -> str:
+    """A variant's notebook and parameters where they differ from those common to all."""
+    notebook, values = next(sweep.runs[name] for name, point in sweep.points.items() if point["variant"] == variant)
+    own = {name: value for name, value in values.items() if name not in ("run_dir", "figures_dir", "seed")}
+    words = [f"{name} {value}" for name, value in own.items() if str(sweep.parameters.get(name)) != str(value)]
+    return ", ".join([*words, *([notebook] if "model" in words else [])])

@@ -1,0 +1,93 @@
+"""Variants of a recipe over seeds: curves, paired differences, and the answers to many questions at once."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from petseg_lib.figures.canvas import chart, styled
+from petseg_lib.figures.style import BLUE, GREY, INK, ORANGE, VERMILION, run_label
+
+# First and second variant: they differ in lightness, marker and line too.
+_LOOKS = ((ORANGE, "s", (0, (4, 1.5))), (BLUE, "o", "solid"))
+OUTCOMES = {"better": (BLUE, "o"), "worse": (VERMILION, "s"), "not told apart": (GREY, "D")}
+
+
+@styled
+def ablation_panel(
+    histories: Mapping[str, Sequence[pd.DataFrame]], by_seed: Mapping[int, float], interval: Any, confidence: float = 0.95
+) -> Figure:
+    """Two variants over seeds: validation Dice by epoch, and the paired test difference.
+
+    Args:
+        histories: by the variant's name, the first and the second: one table a seed with epoch and valid_dice.
+        by_seed: mean difference in Dice of each seed, the second less the first.
+        interval: has `mean`, `low`, `high`, as `comparison.Interval`.
+        confidence: of the interval.
+    """
+    figure, (curves, difference) = chart(2, height=3.1, width_ratios=[1.25, 1])
+    for (name, tables), (colour, marker, line) in zip(histories.items(), _LOOKS, strict=True):
+        _mean_and_range(curves, tables, run_label(name), colour, marker, line)
+    curves.set(xlabel="epoch", ylabel="validation dice_image (model size)")
+    curves.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
+    curves.legend(loc="lower right")
+    first, second = (run_label(name) for name in histories)
+    places = np.arange(len(by_seed), 0, -1)
+    difference.axvline(0, color=INK, linewidth=1)
+    difference.plot(list(by_seed.values()), places, "o", color=GREY, markersize=6)
+    error = [[interval.mean - interval.low], [interval.high - interval.mean]]
+    difference.errorbar(interval.mean, 0, xerr=error, fmt="D", color=INK, markersize=7, elinewidth=2, capsize=4)
+    difference.set_yticks([*places, 0], [*(f"seed {seed}" for seed in by_seed), f"all, {confidence:.0%}\ninterval"])
+    difference.set_ylim(-0.7, len(by_seed) + 0.6)
+    reach = 1.15 * max(np.abs([*by_seed.values(), interval.low, interval.high]).max(), 1e-4)
+    difference.set_xlim(-reach, reach)
+    difference.xaxis.set_major_locator(MaxNLocator(5))
+    difference.set_xlabel(f"test Dice of {second}\nless {first}")
+    difference.grid(axis="y", visible=False)
+    difference.tick_params(axis="y", length=0)
+    return figure
+
+
+def _mean_and_range(axes: Axes, tables: Sequence[pd.DataFrame], label: str, colour: str, marker: str, line: Any) -> None:
+    dice = pd.concat([table.set_index("epoch")["valid_dice"] for table in tables], axis=1)
+    axes.fill_between(dice.index, dice.min(axis=1), dice.max(axis=1), color=colour, alpha=0.22, linewidth=0)
+    mean = dice.mean(axis=1)
+    axes.plot(mean.index, mean, color=colour, linestyle=line, marker=marker, markevery=[len(mean) - 1], markersize=7, label=label)
+
+
+@styled
+def answers(table: pd.DataFrame, confidence: float = 0.95) -> Figure:
+    """Every question's difference with its interval, one row each, in the table's order.
+
+    Args:
+        table: question, first, second, difference, low, high, outcome, report, as `ablations.answers_table` gives.
+        confidence: of the intervals.
+    """
+    figure, axes = chart(height=1.3 + 0.56 * len(table))
+    for place, row in enumerate(table.itertuples()):
+        colour, marker = OUTCOMES[row.outcome]
+        error = [[row.difference - row.low], [row.high - row.difference]]
+        axes.errorbar(row.difference, place, xerr=error, fmt=marker, color=colour, markersize=8, elinewidth=2, capsize=3)
+    axes.axvline(0, color=INK, linewidth=1)
+    names = [f"{row.question}\n{run_label(row.second)} less {run_label(row.first)}" for row in table.itertuples()]
+    axes.set_yticks(range(len(table)), names)
+    words = table["report"].map(
+        {"holds": "report: holds", "does not hold": "report: does not hold", "not told apart": "report: open"}
+    )
+    for place, word in enumerate(words.fillna("")):
+        axes.annotate(word, (1.01, place), xycoords=("axes fraction", "data"), va="center", fontsize=8.5)
+    axes.set(
+        xlabel=f"difference in test Dice, with {confidence:.0%} interval over seeds and images", ylim=(len(table) - 0.4, -0.6)
+    )
+    axes.grid(axis="y", visible=False)
+    axes.tick_params(axis="y", length=0)
+    for outcome, (colour, marker) in OUTCOMES.items():
+        axes.plot(
+            [], [], marker, color=colour, markersize=8, label=f"second {outcome}" if outcome != "not told apart" else outcome
+        )
+    figure.legend(loc="outside upper center", ncols=3)
+    return figure

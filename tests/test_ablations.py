@@ -1,0 +1,185 @@
+"""Questions over seeds: intervals that keep what they promise, sentences that say what was found."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from petseg_lib import ablations, figures
+from petseg_lib.comparison import Interval, mean_interval
+from petseg_lib.config import NOTEBOOKS, ParameterError
+from petseg_lib.profiles import REPOSITORY, load_profile
+from petseg_lib.runs import RunError, lasting
+from petseg_lib.sweeps import folder_of
+
+SWEEP = """
+notebook: 03_unet_training
+parameters: {image_size: 32, epochs: 4}
+variants: {base: {}, short: {epochs: 2}}
+grid: {seed: [3, 4, 5]}
+questions:
+  epochs: {question: "Is half enough?", why: Cheaper., first: base, second: short, report: base}
+"""
+
+
+def differences(random: np.random.Generator, mean: float, seeds: int = 3, images: int = 60) -> np.ndarray:
+    """(seeds, images): a mean, and effects of the seed, of the image and of both together."""
+    of_seed, of_image = random.normal(0, 0.02, (seeds, 1)), random.normal(0, 0.05, (1, images))
+    return mean + of_seed + of_image + random.normal(0, 0.05, (seeds, images))
+
+
+def test_the_interval_covers_the_truth_as_often_as_it_says_and_images_alone_do_not():
+    random = np.random.default_rng(0)
+    hits = {"hierarchical": 0, "images alone": 0}
+    for trial in range(200):
+        values = differences(random, 0.01)
+        both = ablations.hierarchical_interval(values, samples=500, seed=trial)
+        alone = mean_interval(values.mean(axis=0), samples=500, seed=trial)
+        hits["hierarchical"] += both.low <= 0.01 <= both.high
+        hits["images alone"] += alone.low <= 0.01 <= alone.high
+    assert hits["hierarchical"] / 200 > 0.85  # of three seeds no bootstrap gives 0.95 in full
+    assert hits["images alone"] / 200 < 0.75
+
+
+def test_the_interval_shrinks_with_seeds_and_ignores_their_order():
+    random = np.random.default_rng(1)
+    many = differences(random, 0.0, seeds=24)
+    narrow, wide = (ablations.hierarchical_interval(values) for values in (many, many[:3]))
+    assert narrow.high - narrow.low < wide.high - wide.low
+    assert narrow.low < narrow.mean < narrow.high
+    assert narrow.mean == pytest.approx(many.mean())
+
+
+def test_one_seed_gives_the_interval_over_images():
+    values = differences(np.random.default_rng(2), 0.0, seeds=1)
+    assert ablations.hierarchical_interval(values) == mean_interval(values[0])
+
+
+def test_seeds_that_agree_to_the_digit_leave_the_spread_of_images():
+    values = np.repeat(differences(np.random.default_rng(3), 0.0, seeds=1), 5, axis=0)
+    both, alone = ablations.hierarchical_interval(values, samples=20_000), mean_interval(values[0], samples=20_000)
+    assert both.high - both.low == pytest.approx(alone.high - alone.low, rel=0.05)
+
+
+def answer(low: float, high: float, report: str = "") -> ablations.Answer:
+    mean = (low + high) / 2
+    dice = np.stack([np.full((3, 4), 0.5), np.full((3, 4), 0.5 + mean)])
+    return ablations.Answer("Is b good?", "", "a", "b", dice, Interval(mean, low, high), report)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "report", "outcome", "of_report", "sentence"),
+    [
+        (0.01, 0.03, "b", "better", "holds", "b is better than a by 0.0200 dice_image (95% interval +0.0100 to +0.0300, 3 seeds, 4 images). The report chose b: that holds here."),
+        (0.01, 0.03, "a", "better", "does not hold", "The report chose a: that does not hold here."),
+        (-0.03, -0.01, "b", "worse", "does not hold", "b is worse than a by 0.0200 dice_image (95% interval -0.0300 to -0.0100"),
+        (-0.03, -0.01, "a", "worse", "holds", "The report chose a: that holds here."),
+        (-0.01, 0.03, "b", "not told apart", "not told apart", "a and b are not told apart by this much data: b is 0.0100 dice_image ahead (95% interval -0.0100 to +0.0300, 3 seeds, 4 images). The report chose b: this neither bears it out nor refutes it."),
+        (-0.03, 0.01, "", "not told apart", "", "a is 0.0100 dice_image ahead"),
+    ],
+)  # fmt: skip
+def test_an_answer_says_what_the_interval_allows(low, high, report, outcome, of_report, sentence):
+    found = answer(low, high, report)
+    assert (found.outcome, found.of_report) == (outcome, of_report)
+    assert sentence in found.sentence()
+    assert ("The report" in found.sentence()) == bool(report)
+
+
+@pytest.fixture
+def sweep(tmp_path, monkeypatch):
+    """A sweep whose runs are finished: base has a Dice of 2/3 in every image, short of 1/2, seeds apart by nothing."""
+    monkeypatch.setenv("PETSEG_WORKSPACE", str(tmp_path))
+    path = tmp_path / "small.yaml"
+    path.write_text(SWEEP)
+    sweep = load_profile(path)
+    for name, (notebook, values) in sweep.runs.items():
+        folder = folder_of(sweep, name)
+        folder.mkdir(parents=True)
+        parameters = lasting(NOTEBOOKS[notebook].checked(values))
+        (folder / "params.json").write_text(json.dumps({"notebook": notebook, "parameters": parameters}))
+        (folder / "metrics.json").write_text('{"training_seconds": 2.5}')
+        false = 2 if name.startswith("short") else 1
+        table = pd.DataFrame({"name": ["x", "y"], "native_pet_tp": 1, "native_pet_fp": false, "native_pet_fn": 0})
+        table.to_csv(folder / "per_image.csv", index=False)
+    return sweep
+
+
+def test_a_sweep_becomes_answers_and_a_table(sweep):
+    runs = ablations.runs_by_variant(sweep)
+    assert {variant: list(seeds) for variant, seeds in runs.items()} == {"base": [3, 4, 5], "short": [3, 4, 5]}
+    dice = ablations.dice_by_seed(runs)
+    assert {variant: values.shape for variant, values in dice.items()} == {"base": (3, 2), "short": (3, 2)}
+    found = ablations.answers(sweep, dice)
+    row = ablations.answers_table(found).iloc[0]
+    assert row[["dice_first", "dice_second", "difference"]].tolist() == pytest.approx([2 / 3, 1 / 2, -1 / 6])
+    assert row[["question", "outcome", "report", "seeds", "images"]].tolist() == ["Is half enough?", "worse", "holds", 3, 2]
+    assert found["epochs"].by_seed == pytest.approx([-1 / 6] * 3)
+    table = ablations.variants_table(sweep, runs)
+    assert table.loc["short", ["changes", "seeds", "seconds"]].tolist() == ["epochs 2", 3, 2.5]
+    assert table.loc["base", "changes"] == ""
+    assert table["dice_image"].tolist() == pytest.approx([2 / 3, 1 / 2])
+
+
+def test_runs_of_other_images_or_unfinished_ones_are_refused(sweep):
+    path = folder_of(sweep, "short,seed=4") / "per_image.csv"
+    table = pd.read_csv(path)
+    table.iloc[:1].to_csv(path, index=False)
+    with pytest.raises(RunError, match="base, seed 3 was measured on 2 images and short, seed 4 on 1"):
+        ablations.dice_by_seed(ablations.runs_by_variant(sweep))
+    path.unlink()
+    with pytest.raises(RunError, match=r"has no per_image\.csv"):
+        ablations.dice_by_seed(ablations.runs_by_variant(sweep))
+
+
+def test_a_grid_of_more_than_seeds_is_no_set_of_questions(tmp_path, monkeypatch):
+    monkeypatch.setenv("PETSEG_WORKSPACE", str(tmp_path))
+    path = tmp_path / "grid.yaml"
+    path.write_text(SWEEP.replace("[3, 4, 5]", "[3], width: [4, 8]"))
+    with pytest.raises(ParameterError, match="its runs differ in variant, seed, width, but it must have"):
+        ablations.runs_by_variant(load_profile(path))
+
+
+@pytest.mark.parametrize("name", ["demo", "ablations"])
+def test_committed_sweeps_ask_with_three_seeds_and_change_what_they_say(name):
+    sweep = load_profile(f"sweeps/{name}")
+    assert {len(seeds) for seeds in ablations.runs_by_variant(sweep).values()} == {3}
+    assert sweep.questions
+    whole = {run: NOTEBOOKS[notebook].checked(values).model_dump() for run, (notebook, values) in sweep.runs.items()}
+    alike = [
+        {name: value for name, value in values.items() if name not in ("run_dir", "figures_dir")} | {"model": sweep.runs[run][0]}
+        for run, values in whole.items()
+    ]
+    assert all(alike.count(each) == 1 for each in alike), "two runs of a sweep are the same"
+
+
+def test_the_ablations_ask_all_that_the_report_asked():
+    sweep = load_profile("sweeps/ablations")
+    asked = {(question["first"], question["second"]) for question in sweep.questions.values()}
+    reports = {question["report"] for question in sweep.questions.values() if "report" in question}
+    assert {
+        ("base", "learning_rate_1e-4"),
+        ("base", "double_sigmoid"),
+        ("epochs_10", "base"),
+        ("default_initialisation", "base"),
+    } <= asked
+    assert ("base", "resnet34_unet_report") in asked and len(reports) == 4
+    assert (REPOSITORY / "notebooks" / "06_ablations.ipynb").is_file()
+
+
+def test_a_panel_and_all_answers_can_be_drawn():
+    history = pd.DataFrame({"epoch": [1, 2], "valid_dice": [0.3, 0.6]})
+    found = answer(-0.01, 0.03)
+    panel = figures.ablation_panel({"a": [history] * 3, "b": [history + 0.1] * 3}, {3: 0.1, 4: 0.2, 5: 0.0}, found.difference)
+    curves, difference = panel.axes
+    assert [text.get_text() for text in difference.get_yticklabels()] == ["seed 3", "seed 4", "seed 5", "all, 95%\ninterval"]
+    assert [line.get_text() for line in curves.get_legend().get_texts()] == ["a", "b"]
+    table = ablations.answers_table({"x": found, "y": answer(0.01, 0.02, "b")})
+    (axes,) = figures.answers(table).axes
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["Is b good?\nb less a"] * 2
+    assert "report: holds" in [text.get_text() for text in axes.texts]
+
+
+def test_folders_of_a_sweep_lie_beside_each_other(sweep, tmp_path):
+    assert folder_of(sweep, "base,seed=3") == Path(tmp_path) / "runs" / "sweeps" / "small" / "base,seed=3"
