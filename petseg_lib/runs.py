@@ -50,8 +50,13 @@ class Run:
         return (self.complete or (self.folder / "resume").is_dir()) and (self.folder / "params.json").is_file()
 
     @property
+    def provenance(self) -> dict[str, Any]:
+        """All of params.json: notebook, parameters, commit, python, platform, packages, left_out."""
+        return self._json("params.json")
+
+    @property
     def parameters(self) -> dict[str, Any]:
-        return self._json("params.json")["parameters"]
+        return self.provenance["parameters"]
 
     @property
     def notebook(self) -> str:

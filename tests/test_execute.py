@@ -17,8 +17,9 @@ from stand_ins import write_notebook
 from petseg_lib.cli import main
 from petseg_lib.config import NOTEBOOKS, ParameterError
 from petseg_lib.execute import KERNEL_STARTS, NotebookError, duration, execute, resolve, run_notebook
+from petseg_lib.notebooks import cleaned, refresh_notebooks, unclean_notebooks
 from petseg_lib.profiles import load_profile
-from petseg_lib.report import cleaned, refresh_notebooks, unclean_notebooks, write_report
+from petseg_lib.report import write_report
 
 pytestmark = pytest.mark.xdist_group("execute")  # they share one finished run
 
@@ -283,8 +284,8 @@ def test_refreshed_notebooks_are_clean(workspace, monkeypatch):
         shutil.copy(notebook, folder / "notebook.ipynb")
         return folder
 
-    monkeypatch.setattr("petseg_lib.report.execute", execute)
-    monkeypatch.setattr("petseg_lib.report.NOTEBOOKS", {NAME: NOTEBOOKS[NAME]})
+    monkeypatch.setattr("petseg_lib.notebooks.execute", execute)
+    monkeypatch.setattr("petseg_lib.notebooks.NOTEBOOKS", {NAME: NOTEBOOKS[NAME]})
     assert unclean_notebooks() == [path.resolve()]
     refresh_notebooks()
     assert unclean_notebooks() == []

@@ -12,8 +12,8 @@ import torchvision
 from petseg_lib.config import NOTEBOOKS, workspace
 from petseg_lib.data.synthetic import draw_pets
 from petseg_lib.execute import find_notebook, run_notebook
+from petseg_lib.notebooks import unclean_notebooks
 from petseg_lib.profiles import REPOSITORY, load_profile
-from petseg_lib.report import unclean_notebooks
 
 FEW = {"epochs": "1", "limit_images": "2", "batch_size": "2", "loader_workers": "0", "bootstrap_samples": "100"}
 
