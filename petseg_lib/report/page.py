@@ -6,7 +6,7 @@ from typing import Any
 
 import jinja2
 from nbconvert import HTMLExporter
-from traitlets.config import Config
+from nbconvert.preprocessors import CoalesceStreamsPreprocessor, CSSHTMLHeaderPreprocessor
 
 from petseg_lib.config import ParameterError, shown
 from petseg_lib.profiles import load_profile
@@ -71,9 +71,9 @@ def _exporter() -> HTMLExporter:
         exclude_output_prompt=True,
         exclude_anchor_links=True,  # the same headings stand in several notebooks
         embed_images=True,
-        config=Config({"CSSHTMLHeaderPreprocessor": {"style": _CODE_STYLE}}),
     )
-    exporter.register_preprocessor("nbconvert.preprocessors.CoalesceStreamsPreprocessor", enabled=True)
+    exporter.register_preprocessor(CoalesceStreamsPreprocessor(), enabled=True)  # a printed line is an output of its own
+    exporter.register_preprocessor(CSSHTMLHeaderPreprocessor(style=_CODE_STYLE), enabled=True)
     return exporter
 
 
