@@ -51,12 +51,12 @@ class Run:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """All of params.json: notebook, parameters, commit, python, platform, packages, left_out."""
-        return self._json("params.json")
+        """All of params.json: notebook, parameters, commit, python, platform, packages, left_out; nothing where it is missing."""
+        return self._json("params.json") if (self.folder / "params.json").is_file() else {}
 
     @property
     def parameters(self) -> dict[str, Any]:
-        return self.provenance["parameters"]
+        return self._json("params.json")["parameters"]
 
     @property
     def notebook(self) -> str:

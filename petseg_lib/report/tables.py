@@ -34,7 +34,7 @@ def measured_runs(runs_folder: Path) -> list[Run]:
     """The finished training runs of a folder of run folders, by notebook and name."""
     runs = map(Run, sorted(runs_folder.glob("*/")))
     measured = [run for run in runs if run.complete and (run.folder / "per_image.csv").is_file()]
-    return sorted(measured, key=lambda run: (run.provenance["notebook"], run.name))
+    return sorted(measured, key=lambda run: (run.provenance.get("notebook", ""), run.name))
 
 
 def summary(runs: list[Run]) -> Table:
