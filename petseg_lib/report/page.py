@@ -35,21 +35,19 @@ def write_report(runs_folder: str | Path, out_html: str | Path) -> Path:
     chapters = read_chapters(runs_folder)
     if not chapters:
         raise ParameterError(f"no finished run in {shown(runs_folder)}: there is nothing to report")
-    exporter, exported = _exporter(), {}
-    for chapter in chapters:
-        exported[chapter.anchor], resources = exporter.from_notebook_node(chapter.notebook)
+    cells = _exporter()
+    exported = [cells.from_notebook_node(chapter.notebook) for chapter in chapters]
+    code_style = exported[0][1]["inlining"]["css"][0]
     measured = measured_runs(runs_folder)
-    ends = [chapter.ended for chapter in chapters if chapter.ended]
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-    page = environment.from_string(_file("page.html.j2")).render(
+    page = _page_template().render(
         title=f"petseg: {runs_folder.name}",
-        styles=[resources["inlining"]["css"][0], _file("page.css")],
+        styles=[code_style, _file("page.css")],
         command=f"petseg report {shown(runs_folder)}",
-        ended=moment(max(ends)) if ends else "",
+        ended=max((chapter.ended for chapter in chapters if chapter.ended), default=None),
         missing=missing_runs(runs_folder),
         summary=summary(measured) if measured else None,
         anchors={chapter.run.name: chapter.anchor for chapter in chapters},
-        chapters=[_described(chapter, exported[chapter.anchor]) for chapter in chapters],
+        chapters=[_described(chapter, html) for chapter, (html, _) in zip(chapters, exported, strict=True)],
     )
     write_atomically(out_html, page.encode())
     return out_html
@@ -75,6 +73,12 @@ def _exporter() -> HTMLExporter:
     exporter.register_preprocessor(CoalesceStreamsPreprocessor(), enabled=True)  # a printed line is an output of its own
     exporter.register_preprocessor(CSSHTMLHeaderPreprocessor(style=_CODE_STYLE), enabled=True)
     return exporter
+
+
+def _page_template() -> jinja2.Template:
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    environment.filters["moment"] = moment
+    return environment.from_string(_file("page.html.j2"))
 
 
 def _file(name: str) -> str:

@@ -51,16 +51,26 @@ def print_pdf(browser: Path, page: Path, pdf: Path, seconds: float = SECONDS) ->
     Raises:
         PdfError: the browser made none, or took too long.
     """
-    # Beside the page, because a browser that is installed as a snap may not read or write anywhere else.
-    with tempfile.TemporaryDirectory(prefix="printing-", dir=pdf.parent) as folder:
-        printed = Path(folder) / "page.pdf"
-        command = [browser, *OPTIONS, f"--user-data-dir={folder}/profile", f"--print-to-pdf={printed}", page.absolute().as_uri()]
-        try:
-            ended = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=seconds, check=False)
-        except subprocess.TimeoutExpired:
-            raise PdfError(f"{browser.name} did not print {shown(page)} within {seconds:g} s: there is no PDF") from None
+    # Beside the page, because a browser that is installed as a snap may not read or write anywhere else. What it says goes
+    # to a file: processes of a browser that was ended may hold a pipe open.
+    with tempfile.TemporaryDirectory(prefix="printing-", dir=pdf.parent, ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        printed, complaints = folder / "page.pdf", folder / "stderr"
+        command = [
+            browser,
+            *OPTIONS,
+            f"--user-data-dir={folder / 'profile'}",
+            f"--print-to-pdf={printed}",
+            page.absolute().as_uri(),
+        ]
+        with complaints.open("wb") as file:
+            try:
+                status = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=file, timeout=seconds, check=False).returncode
+            except subprocess.TimeoutExpired:
+                raise PdfError(f"{browser.name} did not print {shown(page)} within {seconds:g} s: there is no PDF") from None
         if not printed.is_file() or not printed.read_bytes().startswith(b"%PDF"):
-            words = ended.stderr.strip().splitlines()[-1:] or [f"exit status {ended.returncode}"]
-            raise PdfError(f"{browser.name} made no PDF of {shown(page)}: {words[0]}")
+            words = complaints.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            reason = words[-1] if words else f"exit status {status}"
+            raise PdfError(f"{browser.name} made no PDF of {shown(page)}: {reason}")
         write_atomically(pdf, printed.read_bytes())
     return pdf

@@ -1,5 +1,6 @@
 """What a run was made from and with, as its folder says."""
 
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from petseg_lib.config import NOTEBOOKS
@@ -53,7 +54,7 @@ def settings(chapter: Chapter) -> list[Setting]:
     ]
 
 
-def moment(time: Any) -> str:
+def moment(time: datetime) -> str:
     """A point of time for people, in its own time zone: `24 November 2026, 20:42 UTC`."""
     return f"{time.day} {time:%B %Y, %H:%M %Z}"
 
