@@ -1,14 +1,18 @@
 # make run PROFILE=demo DATA=/path/to/dataset SET="epochs=1 limit_images=4" FORCE=1
+# make report PROFILE=demo
 # make sweep SWEEP=profiles/sweeps/ablations.yaml DATA=/path/to/dataset DRY=1
 # make bench DATA=/path/to/dataset ROWS="mean_std feeding"
 PYTHON ?= python3
 PROFILE ?= demo
 export PROFILE DATA SET FORCE
 
-.PHONY: run sweep test test-notebooks test-library torture lab notebooks bench clean
+.PHONY: run report sweep test test-notebooks test-library torture lab notebooks bench clean
 
 run: .venv/.installed
 	@.venv/bin/snakemake --snakefile workflow/Snakefile --cores all --keep-going --rerun-incomplete $(if $(FORCE),--forcerun notebook) --quiet rules progress reason host
+
+report: .venv/.installed
+	@.venv/bin/petseg report runs/$(basename $(notdir $(PROFILE))) --pdf
 
 sweep: export PETSEG_SWEEP = $(SWEEP)
 sweep: .venv/.installed

@@ -28,6 +28,10 @@ Read every listed photograph and trimap, and name all that is wrong with them at
 Exit status: 0 training can start, 1 it would stop, 2 the command is wrong.
 """
 
+NO_BROWSER = (
+    "no Chromium, Chrome or Edge here (on the PATH or as CHROME_PATH), and so no report.pdf: any browser prints report.html"
+)
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand; returns the exit status."""
@@ -73,8 +77,9 @@ def _parser() -> argparse.ArgumentParser:
     sweep.add_argument("snakemake", nargs="*", metavar="-- OPTION", help="further options of Snakemake, after --")
     sweep.set_defaults(command=_sweep)
 
-    report = commands.add_parser("report", help="put the executed notebooks of runs/PROFILE into one report.html")
+    report = commands.add_parser("report", help="put the finished runs of runs/PROFILE into one report.html, and tables")
     report.add_argument("runs_dir", metavar="PROFILE_RUNS_DIR", help="folder of run folders, e.g. runs/demo")
+    report.add_argument("--pdf", action="store_true", help="a report.pdf too, where there is a Chromium, Chrome or Edge")
     report.set_defaults(command=_report)
 
     pets = commands.add_parser("pets", help="draw synthetic pets in the layout of Oxford-IIIT Pet")
@@ -126,10 +131,18 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 def _report(options: argparse.Namespace) -> None:
     from petseg_lib.config import shown, workspace
-    from petseg_lib.report import write_report
+    from petseg_lib.report import find_browser, missing_runs, print_pdf, write_report, write_tables
 
     folder = workspace() / options.runs_dir
-    print(shown(write_report(folder, folder / "report.html")))
+    page, tables = write_report(folder, folder / "report.html"), write_tables(folder)
+    print(shown(page))
+    if tables:
+        print(shown(tables))
+    if options.pdf:
+        browser = find_browser()
+        print(shown(print_pdf(browser, page, folder / "report.pdf")) if browser else NO_BROWSER)
+    if missing := missing_runs(folder):
+        print(f"petseg: not finished, and so not in the report: {', '.join(missing)}", file=sys.stderr)
 
 
 def _pets(options: argparse.Namespace) -> None:
@@ -156,7 +169,7 @@ def _download(options: argparse.Namespace) -> None:
 
 
 def _notebooks(options: argparse.Namespace) -> int:
-    from petseg_lib.report import refresh_notebooks, unclean_notebooks
+    from petseg_lib.notebooks import refresh_notebooks, unclean_notebooks
 
     if not options.check:
         refresh_notebooks()

@@ -45,7 +45,7 @@ class Parameters(BaseModel):
     data: str = Field("demo", min_length=1, description="dataset folder in the Oxford-IIIT layout, or `demo`")
     run_dir: str = Field(min_length=1, description="run folder to write, relative to the workspace")
     figures_dir: str = Field("figures/demo", min_length=1, description="folder for exported figures")
-    figure_formats: list[Literal["png", "svg", "pdf"]] = Field(["png", "svg"], description="png, and any of svg and pdf")
+    figure_formats: list[Literal["png", "svg", "pdf"]] = Field(["png", "svg", "pdf"], description="png, and any of svg and pdf")
     limit_images: number(int, ge=0) = Field(0, description="images used of each split, evenly spaced; 0 = all")
     bad_samples: Literal["stop", "skip"] = Field("stop", description="what to do with damaged photographs or trimaps: stop, skip")
     seed: number(int, ge=0, lt=2**31) = Field(0, description="seed of every random choice, 0 to 2147483647")

@@ -50,6 +50,11 @@ class Run:
         return (self.complete or (self.folder / "resume").is_dir()) and (self.folder / "params.json").is_file()
 
     @property
+    def provenance(self) -> dict[str, Any]:
+        """All of params.json: notebook, parameters, commit, python, platform, packages, left_out; nothing where it is missing."""
+        return self._json("params.json") if (self.folder / "params.json").is_file() else {}
+
+    @property
     def parameters(self) -> dict[str, Any]:
         return self._json("params.json")["parameters"]
 

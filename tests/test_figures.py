@@ -290,6 +290,17 @@ def test_training_curves_of_several_runs_keep_each_models_colour():
     assert colours == [run_looks(["unet", "resnet34_unet"])[name].colour for name in ("resnet34_unet", "unet")]
 
 
+def test_marks_tell_runs_apart_where_a_grey_print_has_no_colours():
+    histories = {name: make_history(40) for name in ("unet", "resnet34_unet", "unet_report")}
+    marks = ["o", "s", "D"]
+    _, dice, rate = figures.training_curves(histories).axes
+    assert [line.get_marker() for line in rate.lines] == marks
+    assert [line.get_marker() for line in dice.lines[1::3]] == marks
+    over_time = figures.dice_over_time(histories).axes[0]
+    assert [line.get_marker() for line in over_time.lines[::2]] == marks
+    assert [handle.get_marker() for handle in over_time.get_legend().get_lines()] == marks
+
+
 def test_dice_distribution_has_a_dot_an_image_and_the_mean():
     dices = {"unet": np.linspace(0.5, 0.9, 20), "mean_mask": [0.4]}
     figure = figures.dice_distribution(dices)
@@ -344,6 +355,7 @@ def test_names_are_written_for_people():
     looks = run_looks(["report_unet", "unet", "resnet34_unet", "mean_mask"])
     assert looks["unet"] == run_looks(["unet"])["unet"]
     assert len({(look.colour, look.marker) for look in looks.values()}) == 4
+    assert len({look.marker for look in run_looks(["unet", "resnet34_unet", *"abcdef"]).values()}) == 8
 
 
 @pytest.mark.parametrize(("kind", "draw"), [("png", lambda: figures.breed_counts(make_table())),
@@ -370,12 +382,20 @@ def test_a_figure_looks_the_same_under_the_callers_settings():
 
 def test_saving_again_gives_the_same_bytes(tmp_path):
     for folder in ("a", "b"):
-        figures.save_figure(figures.training_curves(make_history(3)), tmp_path / folder, "curves", "C.", ("png", "svg", "pdf"))
+        figures.save_figure(figures.training_curves(make_history(3)), tmp_path / folder, "curves", "C.")
         figures.save_figure(figures.border_policies(*make_pair()), tmp_path / folder, "borders", "B.")
     first, second = ({path.name: path.read_bytes() for path in (tmp_path / folder).iterdir()} for folder in ("a", "b"))
-    assert set(first) == {"curves.png", "curves.svg", "curves.pdf", "borders.png", "borders.svg", "README.md"}
+    assert set(first) == {"README.md"} | {f"{name}.{kind}" for name in ("curves", "borders") for kind in ("png", "svg", "pdf")}
     assert first == second
-    assert b"/FontFile2" in first["curves.pdf"] or b"/Type0" in first["curves.pdf"]
+
+
+@pytest.mark.parametrize(
+    "draw", [lambda: figures.training_curves(make_history(3)), lambda: figures.border_policies(*make_pair())]
+)
+def test_a_pdf_has_its_fonts_inside_as_truetype(tmp_path, draw):
+    content = figures.save_figure(draw(), tmp_path, "figure", "F.", ("png", "pdf"))[1].read_bytes()
+    assert content.count(b"/FontFile2 ") == content.count(b"/Type /FontDescriptor") >= 1
+    assert b"/Type3" not in content and b"/Type1" not in content
 
 
 def test_one_figure_saved_twice_gives_the_same_bytes(tmp_path):

@@ -12,8 +12,8 @@ import torchvision
 from petseg_lib.config import NOTEBOOKS, workspace
 from petseg_lib.data.synthetic import draw_pets
 from petseg_lib.execute import find_notebook, run_notebook
+from petseg_lib.notebooks import unclean_notebooks
 from petseg_lib.profiles import REPOSITORY, load_profile
-from petseg_lib.report import unclean_notebooks
 
 FEW = {"epochs": "1", "limit_images": "2", "batch_size": "2", "loader_workers": "0", "bootstrap_samples": "100"}
 
@@ -38,8 +38,7 @@ def test_a_profile_runs_end_to_end(profile, tmp_path):
             metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
             assert metrics["test_images"] == 2 and 0 <= metrics["dice_image_native"] <= 1
     exported = {path.name for path in (workspace() / "figures" / profile).iterdir()}
-    assert {"results.csv", "README.md", "unet_curves.png", "comparison_cost.svg"} <= exported
-    assert ("unet_curves.pdf" in exported) == (profile == "report")
+    assert {"results.csv", "README.md", "unet_curves.png", "unet_curves.pdf", "comparison_cost.svg"} <= exported
 
 
 def test_a_bad_value_stops_plain_papermill_at_the_second_cell(tmp_path):
@@ -62,7 +61,8 @@ def test_committed_notebooks_hold_no_widgets_paths_or_timestamps():
 def test_committed_figures_of_photographs_are_curves_and_tables():
     listed = ["git", "-C", str(REPOSITORY), "ls-files", "figures"]
     names = subprocess.run(listed, capture_output=True, text=True, check=True).stdout.splitlines()
-    drawn = r"figures/\w+/((results|ablations)\.csv|(\w+_curves|ablations|ablation_\w+|comparison_(breeds|cost|difference|distribution|time))\.(png|svg|pdf))"
+    charts = r"\w+_curves|ablations|ablation_\w+|comparison_(breeds|cost|difference|distribution|time)"
+    drawn = rf"figures/\w+/((results|ablations)\.csv|tables/\w+\.(md|tex)|({charts})\.(png|svg))"
     assert "figures/demo/results.csv" in names
     assert [name for name in names if not name.startswith("figures/demo/") and not re.fullmatch(drawn, name)] == []
 

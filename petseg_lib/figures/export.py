@@ -12,6 +12,7 @@ from petseg_lib.figures.style import STYLE
 from petseg_lib.runs import write_atomically
 
 FORMATS = ("png", "svg", "pdf")
+LINKED = ("png", "svg")  # PDF is for print: it need not lie where the captions are read
 # Of SVG and PDF only the photographs inside have any. PNG of photographs are large, and have no thin lines to lose.
 DPI = {"png": 150, "svg": 80, "pdf": 200}
 PHOTOGRAPHIC_DPI = DPI | {"png": 100}
@@ -24,9 +25,7 @@ _METADATA = {
 }
 
 
-def save_figure(
-    figure: Figure, folder: str | Path, name: str, caption: str, formats: Sequence[str] = ("png", "svg")
-) -> list[Path]:
+def save_figure(figure: Figure, folder: str | Path, name: str, caption: str, formats: Sequence[str] = FORMATS) -> list[Path]:
     """Write a figure as `folder/name.png` and in other formats, and its caption into `folder/README.md`.
 
     Every file is written whole or not at all. Notebooks that run at the same time may share the folder.
@@ -81,6 +80,6 @@ def _captions(folder: Path) -> str:
     for path in sorted(folder.glob("*.png")):
         with Image.open(path) as image:
             caption = image.info.get("Description", "")
-        files = [f"[{kind.upper()}]({path.stem}.{kind})" for kind in FORMATS if path.with_suffix(f".{kind}").is_file()]
+        files = [f"[{kind.upper()}]({path.stem}.{kind})" for kind in LINKED if path.with_suffix(f".{kind}").is_file()]
         parts.append(f"\n## {path.stem}\n\n![{path.stem}]({path.name})\n\n{caption}\n\n{' · '.join(files)}\n")
     return "".join(parts)

@@ -1,6 +1,7 @@
 """Training, epoch by epoch."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -12,6 +13,7 @@ from petseg_lib.figures.canvas import chart, styled
 from petseg_lib.figures.style import BLUE, GREY, INK, ORANGE, run_looks
 
 _TRAIN = (0, (3, 1.5))
+_FEW = 15  # epochs
 
 
 @styled
@@ -27,12 +29,14 @@ def training_curves(history: pd.DataFrame | Mapping[str, pd.DataFrame]) -> Figur
     if several:
         for number, (name, look) in enumerate(run_looks(history).items()):
             # Each learning rate is thinner than the one before: runs of one schedule lie on top of each other.
-            _curves(axes, history[name], look.colour, look.colour, look.marker, look.colour, max(4.2 - 1.4 * number, 1.2))
+            width = max(4.2 - 1.4 * number, 1.2)
+            marks = _marks(look.marker, len(history[name]), number)
+            _curves(axes, history[name], look.colour, look.colour, marks, look.colour, width)
         handles = [
             Line2D([], [], color=look.colour, marker=look.marker, label=look.label) for look in run_looks(history).values()
         ]
     else:
-        _curves(axes, history, ORANGE, BLUE, "o", INK)
+        _curves(axes, history, ORANGE, BLUE, _marks("o", len(history)) if len(history) <= _FEW else {}, INK)
         handles = []
     train, valid, rate = (ORANGE, BLUE, INK) if not several else (GREY, GREY, GREY)
     handles += [
@@ -60,10 +64,10 @@ def dice_over_time(histories: Mapping[str, pd.DataFrame]) -> Figure:
         histories: seconds (of each epoch) and valid_dice, a row an epoch, by the run's name.
     """
     figure, axes = chart(height=3.6)
-    for name, look in run_looks(histories).items():
+    for number, (name, look) in enumerate(run_looks(histories).items()):
         history = histories[name]
         minutes, best = history["seconds"].cumsum() / 60, history["valid_dice"].cummax()
-        axes.step(minutes, best, where="post", color=look.colour, label=look.label)
+        axes.step(minutes, best, where="post", color=look.colour, label=look.label, **_marks(look.marker, len(history), number))
         axes.plot(minutes.iloc[-1], best.iloc[-1], look.marker, color=look.colour, markersize=7, clip_on=False)
     axes.set(xlabel="training time, minutes", ylabel="best validation dice_image so far", ylim=(None, 1))
     axes.set_xlim(left=0)
@@ -75,14 +79,24 @@ def _best(history: pd.DataFrame) -> pd.Series:
     return history.loc[history["valid_dice"].idxmax()]
 
 
-def _curves(axes: list[Axes], history: pd.DataFrame, train: str, valid: str, marker: str, rate: str, width: float = 1.8) -> None:
-    """One run's curves. A run of one epoch is a point, so points are marked where they are few."""
-    few = {"marker": marker, "markersize": 5} if len(history) <= 15 else {}
-    one = few if len(history) == 1 else {}
+def _marks(marker: str, points: int, number: int = 0) -> dict[str, Any]:
+    """A mark at each point where they are few, else here and there along the line, each run's at other places.
+
+    In grey, marks are what tells runs apart.
+    """
+    everywhere = {"marker": marker, "markersize": 5}
+    return everywhere if points <= _FEW else everywhere | {"markevery": (0.02 + 0.03 * number, 0.28)}
+
+
+def _curves(
+    axes: list[Axes], history: pd.DataFrame, train: str, valid: str, marks: dict[str, Any], rate: str, width: float = 1.8
+) -> None:
+    """One run's curves, those of validation and learning rate with marks, that of training where it is but a point."""
+    one = marks if len(history) == 1 else {}
     epochs, best = history["epoch"], _best(history)
     for panel, measure in zip(axes, ("loss", "dice"), strict=False):
         panel.plot(epochs, history[f"train_{measure}"], color=train, linestyle=_TRAIN, linewidth=1.4, **one)
-        panel.plot(epochs, history[f"valid_{measure}"], color=valid, **few)
+        panel.plot(epochs, history[f"valid_{measure}"], color=valid, **marks)
         panel.plot(
             best["epoch"],
             best[f"valid_{measure}"],
@@ -93,4 +107,4 @@ def _curves(axes: list[Axes], history: pd.DataFrame, train: str, valid: str, mar
             zorder=5,
             clip_on=False,
         )
-    axes[2].plot(epochs, history["learning_rate"], color=rate, linewidth=width, **one)
+    axes[2].plot(epochs, history["learning_rate"], color=rate, linewidth=width, **marks)
