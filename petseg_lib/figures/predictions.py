@@ -1,4 +1,4 @@
-"""Predictions beside the truth: one photograph, best to worst, two models.
+"""Predictions beside the truth: one photograph, best to worst, several models.
 
 The picture of hits, misses and false alarms keeps its meaning in grey: the three differ in lightness, and the
 outline of the truth has misses within and false alarms without.
@@ -16,6 +16,8 @@ from petseg_lib.evaluation import Prediction
 from petseg_lib.figures.canvas import legend_below, panels, show, styled
 from petseg_lib.figures.photographs import outline, target_overlay, tinted
 from petseg_lib.figures.style import LEFT_OUT, VERDICTS, breed_label, run_label
+
+_MODELS_A_LINE = 4  # of `model_panel`: with more, panels are too small to see a misplaced ear
 
 
 def image_dice(truth: np.ndarray, probability: np.ndarray, threshold: float = 0.5, scored: np.ndarray | None = None) -> float:
@@ -103,20 +105,25 @@ def prediction_grid(predictions: Sequence[Prediction], titles: Sequence[str], th
 
 
 @styled
-def two_model_panel(predictions: Sequence[Prediction], titles: Sequence[str], threshold: float = 0.5) -> Figure:
-    """The same photographs through several models: photograph, truth, then each model's verdict with Dice.
+def model_panel(predictions: Sequence[Prediction], titles: Sequence[str], threshold: float = 0.5) -> Figure:
+    """The same photographs through any number of models: photograph, truth, then each model's verdict with Dice.
 
     Args:
-        predictions: each with a dictionary of probabilities, of the same models.
+        predictions: each with a dictionary of probabilities, of the same models; four stand in one line, more in several.
         titles: one a prediction, over its photograph.
     """
     aspect = _aspect(predictions)
-    figure, axes = panels(2 + len(predictions[0].by_model()), len(predictions), aspect, legend=True)
-    for row, example, title in zip(axes, predictions, titles, strict=True):
+    shown = 2 + len(predictions[0].by_model())
+    columns = min(shown, 2 + _MODELS_A_LINE)
+    lines = -(-shown // columns)
+    figure, axes = panels(columns, lines * len(predictions), aspect, legend=True)
+    for row, example, title in zip(axes.reshape(len(predictions), -1), predictions, titles, strict=True):
         show(row[0], example.photograph, breed_label(title), aspect)
         show_truth(row[1], example, aspect)
-        for panel, name in zip(row[2:], example.by_model(), strict=True):
+        for panel, name in zip(row[2:shown], example.by_model(), strict=True):
             show_verdict(panel, example, name, threshold, aspect)
+        for spare in row[shown:]:
+            spare.remove()
     legend_below(figure, _legend(*predictions))
     return figure
 
