@@ -1,8 +1,13 @@
 """Single photographs worth a look: where the runs disagree most, and where the best of them fails."""
 
-import pandas as pd
+from typing import Any
 
+import pandas as pd
+from torch import nn
+
+from petseg_lib.checkpoints import load_model
 from petseg_lib.evaluation import dice_per_image
+from petseg_lib.runs import Run
 
 
 def disagreement(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
@@ -51,6 +56,15 @@ def failures(tables: dict[str, pd.DataFrame], run: str, count: int, shapes: pd.D
     dice = _dice({run: tables[run]} | tables)
     worst = dice[run].sort_values(kind="stable").index[:count]
     return dice.join(kinds).join(shapes[["size", "border"]]).loc[worst]
+
+
+def load_models(runs: dict[str, Run]) -> dict[str, tuple[nn.Module, dict[str, Any]]]:
+    """The runs' models with their descriptions, for `evaluation.predict_by_run`: the truth is that of border policy `pet`.
+
+    Under it runs are compared, whatever they were trained for, so that a picture's Dice is the one in the tables.
+    """
+    loaded = {name: load_model(run.folder / "model.safetensors") for name, run in runs.items()}
+    return {name: (model, description | {"border_policy": "pet"}) for name, (model, description) in loaded.items()}
 
 
 def _dice(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:

@@ -62,7 +62,9 @@ def test_committed_notebooks_hold_no_widgets_paths_or_timestamps():
 def test_committed_figures_of_photographs_are_curves_and_tables():
     listed = ["git", "-C", str(REPOSITORY), "ls-files", "figures"]
     names = subprocess.run(listed, capture_output=True, text=True, check=True).stdout.splitlines()
-    drawn = r"figures/\w+/(results\.csv|(\w+_curves|comparison_(breeds|cost|difference|distribution|time))\.(png|svg|pdf))"
+    charts = "best|breeds|calibration|conventions|cost|difference|distribution|strata|thresholds|time"
+    tables = r"results|comparison_(differences|strata|thresholds)"
+    drawn = rf"figures/\w+/(({tables})\.csv|(\w+_curves|comparison_({charts}))\.(png|svg|pdf))"
     assert "figures/demo/results.csv" in names
     assert [name for name in names if not name.startswith("figures/demo/") and not re.fullmatch(drawn, name)] == []
 

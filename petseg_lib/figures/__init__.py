@@ -20,6 +20,7 @@ from petseg_lib.figures.export import save_figure
 from petseg_lib.figures.photographs import augmentation_grid, batch_grid, border_policies, browse_panel, sample_grid
 from petseg_lib.figures.predictions import (
     Prediction,
+    failure_gallery,
     image_dice,
     model_panel,
     move_threshold,
@@ -45,6 +46,7 @@ __all__ = [
     "dice_over_time",
     "difference_histogram",
     "differences_from_best",
+    "failure_gallery",
     "foreground_share",
     "image_dice",
     "mean_std_comparison",
