@@ -162,12 +162,16 @@ def threshold_verdict(row: Any, confidence: float = 0.95) -> str:
     Args:
         row: of `threshold_table`, as `itertuples` gives it.
     """
-    chosen = f"{row.run}: {row.threshold:.2f}, chosen on {row.valid_images} valid images, gives {row.test_chosen:.4f} dice_image on test"
+    chosen = (
+        f"{row.run}: {row.threshold:.2f}, chosen on {row.valid_images} valid images, gives {row.test_chosen:.4f} dice_image "
+        f"(native, {row.border_policy}) on test"
+    )
     if row.threshold == 0.5:
         return f"{chosen}: it is 0.50 that is best on valid, so nothing is gained or lost."
     sentence = f"{chosen} and 0.50 gives {row.test_half:.4f}: {row.gain:+.4f} ({confidence:.0%} interval {row.low:+.4f} to {row.high:+.4f})"
+    worth = "which may be chance: 0.50 is as good a choice"
     if row.low > 0:
-        return f"{sentence}, a gain that images drawn by chance do not explain; another training needs a threshold of its own."
-    return (
-        f"{sentence}, {'a loss: 0.50 is the better choice' if row.high < 0 else 'which may be chance: 0.50 is as good a choice'}."
-    )
+        worth = "a gain that images drawn by chance do not explain; another training needs a threshold of its own"
+    if row.high < 0:
+        worth = "a loss: 0.50 is the better choice"
+    return f"{sentence}, {worth}."

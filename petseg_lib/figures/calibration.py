@@ -12,6 +12,7 @@ from matplotlib.ticker import FuncFormatter
 from petseg_lib.figures.canvas import chart, styled
 from petseg_lib.figures.style import GREY, INK, run_looks
 
+_FEW = 1e-4  # share of all pixels: a bin of fewer says nothing and is not drawn
 _DEEP = 0.1  # how far below the lowest of the runs' best Dice the threshold curves are shown
 
 
@@ -30,15 +31,17 @@ def reliability_diagram(tables: Mapping[str, pd.DataFrame], errors: Mapping[str,
         diagram.text(*place, sentence, color="#6A6A6A", fontsize=9, style="italic", **ends)
     for name, look in run_looks(tables).items():
         table, label = tables[name], f"{look.label}: error {errors[name]:.3f}"
-        diagram.plot(table["predicted"], table["observed"], look.marker + "-", color=look.colour, markersize=5, label=label)
-        middle, share = (table["low"] + table["high"]) / 2, table["pixels"] / table["pixels"].sum()
-        amount.plot(middle, share, look.marker + "-", color=look.colour, markersize=5)
+        style = {"color": look.colour, "marker": look.marker, "markersize": 5}
+        share = table["pixels"] / table["pixels"].sum()
+        amount.plot((table["low"] + table["high"]) / 2, share, **style)
+        table = table[share >= _FEW]
+        diagram.plot(table["predicted"], table["observed"], label=label, **style)
     diagram.set(
         xlabel="predicted probability of pet", ylabel="share of pixels that are pet", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02)
     )
     diagram.set_aspect("equal")
     amount.set(xlabel="predicted probability of pet", ylabel="share of all pixels in a bin", xlim=(-0.02, 1.02), yscale="log")
-    amount.set_ylim(max(1e-4, amount.get_ylim()[0]), 1)
+    amount.set_ylim(max(_FEW, amount.get_ylim()[0]), 1)
     amount.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}%"))
     figure.legend(loc="outside upper center", ncols=_columns(len(tables)))
     return figure

@@ -111,15 +111,16 @@ def difference_histogram(differences: Sequence[float], interval: Any, first: str
 
 
 @styled
-def differences_from_best(pairs: pd.DataFrame) -> Figure:
+def differences_from_best(pairs: pd.DataFrame, runs: Sequence[str]) -> Figure:
     """Mean difference of each run from the best one, with its paired interval; hollow where the interval includes zero.
 
     Args:
         pairs: run, against, images, ahead, difference, low, high, as `comparison.paired_table` gives, one or more.
+        runs: every run's name, in the order of the other figures, so that each looks the same.
     """
     best = pairs["against"].iloc[0]
     rows = pairs[pairs["against"] == best]
-    looks = run_looks([best, *rows["run"]])
+    looks = run_looks(runs)
     figure, axes = chart(height=1.1 + 0.42 * len(rows))
     axes.axvline(0, color=INK, linewidth=1)
     for place, row in enumerate(rows.itertuples()):
