@@ -40,6 +40,23 @@ def test_a_profile_runs_end_to_end(profile, tmp_path):
     exported = {path.name for path in (workspace() / "figures" / profile).iterdir()}
     assert {"results.csv", "README.md", "unet_curves.png", "comparison_cost.svg"} <= exported
     assert ("unet_curves.pdf" in exported) == (profile == "report")
+    assert {"comparison_differences.csv", "comparison_strata.csv", "comparison_thresholds.csv"} <= exported
+
+
+def test_one_run_alone_is_compared_with_nothing(tmp_path):
+    few = FEW | {"data": str(draw_pets(tmp_path / "pets", 20)), "image_size": "32", "width": "4"}
+    for notebook, run, settings in (
+        ("02_mean_std", "mean_std", {}),
+        ("03_unet_training", "mine", {"border_policy": "ignore"}),
+        ("05_comparison", "comparison", {"runs": "mine"}),
+    ):
+        known = {name: value for name, value in (few | settings).items() if name in NOTEBOOKS[notebook].model_fields}
+        folder = run_notebook(notebook, f"runs/alone/{run}", settings=known)
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics == {"runs": ["mine"], "best": "mine", "verdict": "mine is the only run: there is no pair to compare."}
+    exported = {path.name for path in (workspace() / "figures" / "alone").iterdir()}
+    assert {"comparison_failures.png", "comparison_calibration.svg", "comparison_strata.png", "results.csv"} <= exported
+    assert not {"comparison_best.png", "comparison_difference.png"} & exported
 
 
 def test_a_bad_value_stops_plain_papermill_at_the_second_cell(tmp_path):
