@@ -1,6 +1,9 @@
 """Many runs side by side, with intervals: what differs, and whether the difference is real."""
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -8,7 +11,7 @@ from lightning_fabric import Fabric
 from scipy.stats import bootstrap
 
 from petseg_lib.checkpoints import load_model
-from petseg_lib.config import BorderPolicy
+from petseg_lib.config import BorderPolicy, shown
 from petseg_lib.data.cache import open_cache
 from petseg_lib.data.masks import target_and_scored
 from petseg_lib.data.pets import PetDataset
@@ -44,6 +47,20 @@ def mean_interval(values: np.ndarray, confidence: float = 0.95, samples: int = 2
     return Interval(mean, float(result.confidence_interval.low), float(result.confidence_interval.high))
 
 
+def named(runs: Sequence[Run]) -> dict[str, Run]:
+    """The runs by name; where several folders have the same name, with that of the folder above: `sample/unet`.
+
+    Raises:
+        RunError: two runs cannot be told apart.
+    """
+    often = Counter(run.name for run in runs)
+    names = [run.name if often[run.name] == 1 else f"{run.folder.parent.name}/{run.name}" for run in runs]
+    twice = [name for name, number in Counter(names).items() if number > 1]
+    if twice:
+        raise RunError(f"run {twice[0]} is named more than once: name every run once, and give two of one name other folders")
+    return dict(zip(names, runs, strict=True))
+
+
 def same_images(tables: dict[str, pd.DataFrame]) -> None:
     """Refuse to compare runs that were not measured on the same images.
 
@@ -57,6 +74,21 @@ def same_images(tables: dict[str, pd.DataFrame]) -> None:
                 f"{first} was measured on {len(reference)} images and {name} on {len(table)}, not the same ones: "
                 "run both with the same data and limit_images"
             )
+
+
+def same_photographs(tables: dict[str, pd.DataFrame], dataset: PetDataset) -> None:
+    """Refuse a dataset whose test split is not what the runs were measured on.
+
+    Args:
+        tables: each run's per_image table, by the run's name, of the same images.
+    """
+    name, table = next(iter(tables.items()))
+    test = [pet.name for pet in dataset.split("test")]
+    if list(table["name"]) != test:
+        raise RunError(
+            f"{name} was measured on {len(table)} images, which are not the {len(test)} test images of {shown(dataset.root)}: "
+            "give the data, limit_images and bad_samples that the runs had"
+        )
 
 
 def convention_table(tables: dict[str, pd.DataFrame], batch_sizes: dict[str, int]) -> pd.DataFrame:
@@ -111,6 +143,44 @@ def verdict(first: str, second: str, difference: Interval, confidence: float = 0
     return sentence + ": more than images drawn by chance explain. Another seed of the training is not in this interval."
 
 
+def ranked(tables: dict[str, pd.DataFrame]) -> list[str]:
+    """The runs' names, the one of the highest mean dice_image (native, pet) first."""
+    return sorted(tables, key=lambda name: -dice_per_image(tables[name]).mean())
+
+
+def paired_table(tables: dict[str, pd.DataFrame], confidence: float = 0.95, samples: int = 2000) -> pd.DataFrame:
+    """Every pair of runs on the same images: first each run against the best one, the closest pair on top.
+
+    Each interval is for its pair alone. Among many runs the best is partly the luckiest on these images.
+
+    Args:
+        tables: each run's per_image table, by the run's name.
+
+    Returns:
+        run, against (the better one), images, ahead (images on which `run` is the better one), difference (mean dice_image,
+        native, pet, of `run` less that of `against`: 0 or less), low, high. Empty where there is one run alone.
+    """
+    rows = []
+    for better, worse in combinations(ranked(tables), 2):
+        difference, interval = paired_difference(tables[better], tables[worse], confidence, samples)
+        rows.append((worse, better, len(difference), int((difference > 0).sum()), interval.mean, interval.low, interval.high))
+    return pd.DataFrame(rows, columns=["run", "against", "images", "ahead", "difference", "low", "high"])
+
+
+def verdicts(pairs: pd.DataFrame, runs: Sequence[str], confidence: float = 0.95) -> list[str]:
+    """A sentence for each run against the best one; one sentence that says so where there is no other.
+
+    Args:
+        pairs: of `paired_table`.
+        runs: of `ranked`.
+    """
+    best = runs[0]
+    if len(runs) == 1:
+        return [f"{best} is the only run: there is no pair to compare."]
+    rows = pairs[pairs["against"] == best].itertuples()
+    return [verdict(best, row.run, Interval(row.difference, row.low, row.high), confidence) for row in rows]
+
+
 def floors(dataset: PetDataset, run: Run, fabric: Fabric) -> dict[str, pd.DataFrame]:
     """Two models that know nothing of the photograph, measured as a run is: its size, its border policy, its test images."""
     _, description = load_model(run.folder / "model.safetensors")
@@ -126,7 +196,7 @@ def floors(dataset: PetDataset, run: Run, fabric: Fabric) -> dict[str, pd.DataFr
 
 
 def summary_table(
-    runs: list[Run],
+    runs: dict[str, Run],
     tables: dict[str, pd.DataFrame],
     floor_tables: dict[str, pd.DataFrame],
     confidence: float = 0.95,
@@ -134,7 +204,7 @@ def summary_table(
 ) -> pd.DataFrame:
     """One row a run: dice_image (native, pet) with its interval, and what the run cost; the floors, which cost nothing, below."""
     names = ("parameters", "gflop", "images_per_second", "epochs", "best_epoch", "training_seconds")
-    costs = {run.name: {name: run.metrics[name] for name in names} for run in runs}
+    costs = {run: {name: found.metrics[name] for name in names} for run, found in runs.items()}
     rows = []
     for name, table in (tables | floor_tables).items():
         interval = mean_interval(dice_per_image(table).to_numpy(), confidence, samples)

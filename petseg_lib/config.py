@@ -218,6 +218,7 @@ class ComparisonParameters(Parameters):
     train_missing: bool = Field(True, description="train the profile's runs that do not stand yet")
     bootstrap_samples: number(int, ge=100, le=1_000_000) = Field(2000, description="resamples of each interval, 100 or more")
     confidence: number(float, gt=0.5, lt=1) = Field(0.95, description="confidence of each interval, 0.5 to 1")
+    failures: number(int, ge=1, le=50) = Field(4, description="photographs in the gallery of failures, 1 to 50")
 
 
 class AblationParameters(Parameters):

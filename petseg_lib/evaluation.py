@@ -5,7 +5,7 @@ policy, at the network's input size (`model`) and at the photograph's own (`nati
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -97,24 +97,32 @@ def evaluate(
         One row an image: name, breed, species, width, height, the counts `{resolution}_{policy}_{tp,fp,fn}` and the sums
         `model_{policy}_soft_{intersection,prediction,target}`.
     """
-    model = _for_inference(model, fabric)
     rows: list[dict[str, Any]] = []
-    with ThreadPoolExecutor() as pool, torch.inference_mode():
-        for first in range(0, len(pets), batch_size):
-            batch = slice(first, first + batch_size)
-            image = normalise(cache.images[batch], description["mean"], description["std"])
-            logits = model(fabric.to_device(image)).float()
+    with ThreadPoolExecutor() as pool:
+        for batch, logits in logits_by_batch(model, cache, description, fabric, batch_size):
             rows += pool.map(_row, pets[batch], logits, cache.trimaps[batch], [dataset] * len(logits))
     table = pd.DataFrame(rows)
     assert list(table["name"]) == [pet.name for pet in pets], "every image of the split is measured exactly once"
     return table
 
 
+@torch.inference_mode()
+def logits_by_batch(
+    model: nn.Module, cache: Cache, description: dict[str, Any], fabric: Fabric, batch_size: int = 8
+) -> Iterator[tuple[slice, Tensor]]:
+    """A cache's images through a model, as `evaluate` takes both: the rows of each batch, and their logits (n, 1, S, S) float32."""
+    model = _for_inference(model, fabric)
+    for first in range(0, len(cache), batch_size):
+        batch = slice(first, first + batch_size)
+        image = normalise(cache.images[batch], description["mean"], description["std"])
+        yield batch, model(fabric.to_device(image)).float()
+
+
 def _row(pet: Pet, logits: Tensor, model_trimap: np.ndarray, dataset: PetDataset) -> dict[str, Any]:
     native_trimap = read_trimap(dataset.trimap_path(pet))
     height, width = native_trimap.shape
     probability = logits[0].sigmoid().cpu().numpy()
-    native = _to_size(logits, native_trimap.shape) > 0
+    native = to_size(logits, native_trimap.shape) > 0
     row = {"name": pet.name, "breed": pet.breed, "species": pet.species, "width": width, "height": height}
     counts = {"model": counts_by_policy((logits[0] > 0).cpu().numpy(), model_trimap)}
     counts["native"] = counts_by_policy(native.cpu().numpy(), native_trimap)
@@ -188,7 +196,7 @@ def predict(
         small = resize_photograph(photograph, description["image_size"])
         image = normalise(small[None], description["mean"], description["std"])
         with torch.inference_mode():
-            logits = _to_size(model(fabric.to_device(image))[0].float(), truth.shape)
+            logits = to_size(model(fabric.to_device(image))[0].float(), truth.shape)
         predictions.append(Prediction(photograph, truth, logits.sigmoid().cpu().numpy(), scored))
     return predictions
 
@@ -203,7 +211,7 @@ def _for_inference(model: nn.Module, fabric: Fabric) -> nn.Module:
     return fabric.setup_module(model).eval()
 
 
-def _to_size(logits: Tensor, size: tuple[int, int]) -> Tensor:
+def to_size(logits: Tensor, size: tuple[int, int]) -> Tensor:
     """(1, S, S) logits, bilinearly resized to (H, W)."""
     return interpolate(logits[None], size=size, mode="bilinear", align_corners=False)[0, 0]
 

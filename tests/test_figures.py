@@ -197,7 +197,7 @@ def test_prediction_grid_and_two_models_show_every_photograph():
     assert len(figure.axes) == 8
     assert {"best: Egyptian Mau 1", "worst: pug 2"} <= texts(figure)
     pairs = [make_prediction(seed, ("unet", "resnet34_unet")) for seed in (0, 1)]
-    figure = figures.two_model_panel(pairs, titles)
+    figure = figures.model_panel(pairs, titles)
     assert len(figure.axes) == 8
     for row, example in enumerate(pairs):
         for column, name in enumerate(("unet", "resnet34_unet")):

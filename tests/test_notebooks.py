@@ -39,6 +39,23 @@ def test_a_profile_runs_end_to_end(profile, tmp_path):
             assert metrics["test_images"] == 2 and 0 <= metrics["dice_image_native"] <= 1
     exported = {path.name for path in (workspace() / "figures" / profile).iterdir()}
     assert {"results.csv", "README.md", "unet_curves.png", "unet_curves.pdf", "comparison_cost.svg"} <= exported
+    assert {"comparison_differences.csv", "comparison_strata.csv", "comparison_thresholds.csv"} <= exported
+
+
+def test_one_run_alone_is_compared_with_nothing(tmp_path):
+    few = FEW | {"data": str(draw_pets(tmp_path / "pets", 20)), "image_size": "32", "width": "4"}
+    for notebook, run, settings in (
+        ("02_mean_std", "mean_std", {}),
+        ("03_unet_training", "mine", {"border_policy": "ignore"}),
+        ("05_comparison", "comparison", {"runs": "mine"}),
+    ):
+        known = {name: value for name, value in (few | settings).items() if name in NOTEBOOKS[notebook].model_fields}
+        folder = run_notebook(notebook, f"runs/alone/{run}", settings=known)
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics == {"runs": ["mine"], "best": "mine", "verdict": "mine is the only run: there is no pair to compare."}
+    exported = {path.name for path in (workspace() / "figures" / "alone").iterdir()}
+    assert {"comparison_failures.png", "comparison_calibration.svg", "comparison_strata.png", "results.csv"} <= exported
+    assert not {"comparison_best.png", "comparison_difference.png"} & exported
 
 
 def test_a_bad_value_stops_plain_papermill_at_the_second_cell(tmp_path):
@@ -61,8 +78,10 @@ def test_committed_notebooks_hold_no_widgets_paths_or_timestamps():
 def test_committed_figures_of_photographs_are_curves_and_tables():
     listed = ["git", "-C", str(REPOSITORY), "ls-files", "figures"]
     names = subprocess.run(listed, capture_output=True, text=True, check=True).stdout.splitlines()
-    charts = r"\w+_curves|ablations|ablation_\w+|comparison_(breeds|cost|difference|distribution|time)"
-    drawn = rf"figures/\w+/((results|ablations)\.csv|tables/\w+\.(md|tex)|({charts})\.(png|svg))"
+    charts = "best|breeds|calibration|conventions|cost|difference|distribution|strata|thresholds|time"
+    figures = rf"(\w+_curves|ablations|ablation_\w+|comparison_({charts}))\.(png|svg)"
+    csv = r"(results|ablations|comparison_(differences|strata|thresholds))\.csv"
+    drawn = rf"figures/\w+/({csv}|tables/\w+\.(md|tex)|{figures})"
     assert "figures/demo/results.csv" in names
     assert [name for name in names if not name.startswith("figures/demo/") and not re.fullmatch(drawn, name)] == []
 

@@ -111,6 +111,35 @@ def difference_histogram(differences: Sequence[float], interval: Any, first: str
 
 
 @styled
+def differences_from_best(pairs: pd.DataFrame, runs: Sequence[str]) -> Figure:
+    """Mean difference of each run from the best one, with its paired interval; hollow where the interval includes zero.
+
+    Args:
+        pairs: run, against, images, ahead, difference, low, high, as `comparison.paired_table` gives, one or more.
+        runs: every run's name, in the order of the other figures, so that each looks the same.
+    """
+    best = pairs["against"].iloc[0]
+    rows = pairs[pairs["against"] == best]
+    looks = run_looks(runs)
+    figure, axes = chart(height=1.1 + 0.42 * len(rows))
+    axes.axvline(0, color=INK, linewidth=1)
+    for place, row in enumerate(rows.itertuples()):
+        look, tied = looks[row.run], row.low <= 0 <= row.high
+        error = [[row.difference - row.low], [row.high - row.difference]]
+        axes.errorbar(
+            row.difference, place, xerr=error, fmt=look.marker, color=look.colour, markersize=8, elinewidth=1.6,
+            markerfacecolor="white" if tied else look.colour,
+        )  # fmt: skip
+        words = f"{row.difference:+.4f} ({row.low:+.4f} to {row.high:+.4f}), ahead on {row.ahead} of {row.images}"
+        axes.text(1.02, place, words.replace("-", "−"), transform=axes.get_yaxis_transform(), va="center", fontsize=9)
+    axes.set_yticks(range(len(rows)), [looks[name].label for name in rows["run"]])
+    axes.set(xlabel=f"mean Dice of an image, less that of {looks[best].label}", ylim=(len(rows) - 0.5, -0.5))
+    axes.grid(axis="y", visible=False)
+    axes.tick_params(axis="y", length=0)
+    return figure
+
+
+@styled
 def cost_against_dice(table: pd.DataFrame) -> Figure:
     """Mean Dice with its interval against arithmetic, speed and size of each run: up is better in all three.
 

@@ -88,7 +88,7 @@ def batch_grid(
         targets: (N, 1, H, W), 0 or 1.
         scored: (N, 1, H, W) bool, False where a pixel is left out; None = all count.
     """
-    figure, axes = _grid(len(images), columns, [images.shape[2:]] * len(images), titles=False)
+    figure, axes = _grid(len(images), columns, [images.shape[2:]] * len(images), titles=0)
     shown = np.asarray(images).transpose(0, 2, 3, 1) * np.asarray(std) + np.asarray(mean)
     photographs = (255 * shown.clip(0, 1)).round().astype(np.uint8)
     targets = np.asarray(targets)[:, 0] > 0
@@ -173,7 +173,7 @@ def outline(axes: Axes, mask: np.ndarray, colour: str = INK, width: float = 0.9)
     axes.add_line(Line2D(*np.concatenate(pieces).T, color=colour, linewidth=width))
 
 
-def _grid(count: int, columns: int, shapes: Sequence[tuple[int, ...]], titles: bool = True) -> tuple[Figure, list[Axes]]:
+def _grid(count: int, columns: int, shapes: Sequence[tuple[int, ...]], titles: int = 1) -> tuple[Figure, list[Axes]]:
     """`count` equal panels in rows, with a legend below; the figure is narrower where there are only one or two."""
     if count < 1:
         raise ValueError("there is no picture to show: at least 1 is needed")

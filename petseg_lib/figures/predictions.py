@@ -1,10 +1,10 @@
-"""Predictions beside the truth: one photograph, best to worst, two models.
+"""Predictions beside the truth: one photograph, best to worst, several models.
 
 The picture of hits, misses and false alarms keeps its meaning in grey: the three differ in lightness, and the
 outline of the truth has misses within and false alarms without.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -13,9 +13,11 @@ from matplotlib.figure import Figure
 
 from petseg_lib import dice
 from petseg_lib.evaluation import Prediction
-from petseg_lib.figures.canvas import legend_below, panels, show, styled
+from petseg_lib.figures.canvas import fitted, legend_below, panels, show, styled
 from petseg_lib.figures.photographs import outline, target_overlay, tinted
-from petseg_lib.figures.style import LEFT_OUT, VERDICTS, breed_label, run_label
+from petseg_lib.figures.style import LEFT_OUT, VERDICTS, WIDTH, breed_label, run_label
+
+_MODELS_A_LINE = 4  # of `model_panel`: with more, panels are too small to see a misplaced ear
 
 
 def image_dice(truth: np.ndarray, probability: np.ndarray, threshold: float = 0.5, scored: np.ndarray | None = None) -> float:
@@ -103,22 +105,58 @@ def prediction_grid(predictions: Sequence[Prediction], titles: Sequence[str], th
 
 
 @styled
-def two_model_panel(predictions: Sequence[Prediction], titles: Sequence[str], threshold: float = 0.5) -> Figure:
-    """The same photographs through several models: photograph, truth, then each model's verdict with Dice.
+def model_panel(predictions: Sequence[Prediction], titles: Sequence[str], threshold: float = 0.5) -> Figure:
+    """The same photographs through any number of models: photograph, truth, then each model's verdict with Dice.
 
     Args:
-        predictions: each with a dictionary of probabilities, of the same models.
+        predictions: each with a dictionary of probabilities, of the same models; four stand in one line, more in several.
         titles: one a prediction, over its photograph.
     """
     aspect = _aspect(predictions)
-    figure, axes = panels(2 + len(predictions[0].by_model()), len(predictions), aspect, legend=True)
-    for row, example, title in zip(axes, predictions, titles, strict=True):
-        show(row[0], example.photograph, breed_label(title), aspect)
-        show_truth(row[1], example, aspect)
-        for panel, name in zip(row[2:], example.by_model(), strict=True):
-            show_verdict(panel, example, name, threshold, aspect)
+    models = list(predictions[0].by_model())
+    columns = 2 + min(len(models), _MODELS_A_LINE)
+    lines = -(-len(models) // _MODELS_A_LINE)
+    between = _between_name_and_dice(models, columns)
+    figure, axes = panels(columns, lines * len(predictions), aspect, titles=1 + between.count("\n"), legend=True)
+    for rows, example, title in zip(axes.reshape(len(predictions), lines, columns), predictions, titles, strict=True):
+        show(rows[0, 0], example.photograph, breed_label(title), aspect)
+        show_truth(rows[0, 1], example, aspect)
+        for panel, name in zip(rows[:, 2:].flat, models, strict=False):
+            show_verdict(panel, example, name, threshold, aspect, between)
+        for spare in (*rows[1:, :2].flat, *rows[:, 2:].flat[len(models) :]):
+            spare.remove()
     legend_below(figure, _legend(*predictions))
     return figure
+
+
+@styled
+def failure_gallery(predictions: Sequence[Prediction], titles: Sequence[str], threshold: float = 0.5) -> Figure:
+    """Many predictions of one model in little room, two in a line: the photograph with the truth's outline, and the verdict.
+
+    Args:
+        predictions: each with one probability.
+        titles: one a prediction, over its photograph.
+    """
+    aspect = _aspect(predictions)
+    columns = 2 * min(len(predictions), 2)
+    figure, axes = panels(columns, -(-len(predictions) // 2), aspect, legend=True)
+    pairs = axes.reshape(-1, 2)
+    for (left, right), example, title in zip(pairs, predictions, titles, strict=False):
+        ((name, _),) = example.by_model().items()
+        show(left, example.photograph, breed_label(title), aspect)
+        outline(left, np.asarray(example.truth) > 0)
+        show_verdict(right, example, name, threshold, aspect)
+    for spare in pairs[len(predictions) :].flat:
+        spare.remove()
+    legend_below(figure, _legend(*predictions))
+    return figure
+
+
+def _between_name_and_dice(names: Iterable[str], columns: int) -> str:
+    """A colon, or a new line where one line would be too long for a panel."""
+    longest = max((f"{_prefix(name)}Dice 0.000" for name in names), key=len)
+    shown, size = fitted(longest, WIDTH / columns - 0.12)
+    return ": " if shown == longest and size >= 8 else "\n"
 
 
 def show_truth(axes: Axes, example: Prediction, aspect: float) -> None:
@@ -128,10 +166,10 @@ def show_truth(axes: Axes, example: Prediction, aspect: float) -> None:
     outline(axes, np.asarray(example.truth) > 0)
 
 
-def show_verdict(axes: Axes, example: Prediction, name: str, threshold: float, aspect: float) -> None:
-    """Hits, misses and false alarms of one model over the grey photograph, with Dice in the title."""
+def show_verdict(axes: Axes, example: Prediction, name: str, threshold: float, aspect: float, between: str = ": ") -> None:
+    """Hits, misses and false alarms of one model over the grey photograph, with Dice in the title, after its name."""
     probability = example.by_model()[name]
-    title = _verdict_title(example, probability, threshold, _prefix(name))
+    title = _verdict_title(example, probability, threshold, _prefix(name, between))
     show(axes, verdict_overlay(example, probability, threshold), title, aspect)
     outline(axes, np.asarray(example.truth) > 0)
     axes.set_label("verdict")
@@ -153,8 +191,8 @@ def verdict_overlay(example: Prediction, probability: np.ndarray, threshold: flo
     return target_overlay(grey, np.zeros_like(truth), ~counted)
 
 
-def _prefix(name: str) -> str:
-    return f"{run_label(name)}: " if name else ""
+def _prefix(name: str, between: str = ": ") -> str:
+    return f"{run_label(name)}{between}" if name else ""
 
 
 def _legend(*examples: Prediction) -> dict[str, str]:

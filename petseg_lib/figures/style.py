@@ -5,7 +5,8 @@ their own (hits, misses, false alarms), they differ in lightness too, so that a 
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import count
 from typing import NamedTuple
 
 import numpy as np
@@ -79,12 +80,20 @@ _OTHER_RUNS = ((SKY, "D"), (ORANGE, "^"), (GREEN, "v"), (PURPLE, "P"), (INK, "X"
 
 def run_looks(names: Iterable[str]) -> dict[str, RunLook]:
     """Colour, marker and label of each run; the two models look the same in every figure of the project."""
-    others = iter(_OTHER_RUNS * 4)
+    others = _other_looks()
     looks = {}
     for name in names:
         colour, marker = _FIXED_RUNS.get(name) or next(others)
         looks[name] = RunLook(colour, marker, run_label(name))
     return looks
+
+
+def _other_looks() -> Iterator[tuple[str, str]]:
+    """Colours and markers without end: when all colours are used, they come again with other markers."""
+    colours, markers = zip(*_OTHER_RUNS, strict=True)
+    for number in count():
+        again, place = divmod(number, len(colours))
+        yield colours[place], markers[(place + again) % len(markers)]
 
 
 def run_label(name: str) -> str:

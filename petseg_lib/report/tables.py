@@ -39,7 +39,7 @@ def measured_runs(runs_folder: Path) -> list[Run]:
 
 def summary(runs: list[Run]) -> Table:
     """One row a run: its dice_image (native, pet) with the interval, and what it cost."""
-    table = comparison.summary_table(runs, {run.name: run.per_image for run in runs}, {})
+    table = comparison.summary_table({run.name: run for run in runs}, {run.name: run.per_image for run in runs}, {})
     metrics = [run.metrics for run in runs]
     columns = {
         "run": table["run"],
