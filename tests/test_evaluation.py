@@ -80,6 +80,15 @@ def test_a_prediction_is_what_is_counted(pets, measured, fabric):
     assert hits == table.loc[3, "native_pet_tp"]
 
 
+def test_a_model_is_prepared_once_and_the_given_one_stays_as_it_is(pets, measured, fabric):
+    model, names = measured[0], list(measured[0].state_dict())
+    prepared = evaluation.for_inference(model, fabric)
+    assert evaluation.for_inference(prepared, fabric) is prepared
+    assert list(model.state_dict()) == names and len(prepared.state_dict()) < len(names)  # BatchNorm is folded
+    ways = (evaluation.predict(each, pets, pets.split("test")[:1], DESCRIPTION, fabric)[0] for each in (model, prepared))
+    np.testing.assert_array_equal(*(way.probability for way in ways))
+
+
 def test_the_conventions_by_hand():
     counts = {"tp": [8, 0], "fp": [2, 0], "fn": [2, 10]}
     table = pd.DataFrame({"name": ["a", "b"]})
