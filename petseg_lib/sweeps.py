@@ -158,7 +158,8 @@ def run_sweep(file: str, threads: int = 0, dry_run: bool = False, snakemake: Seq
     at_once = max(1, min(cores // threads, len(gpus) or cores))
     environment = os.environ | {"SWEEP": str(path), "THREADS": str(threads)}
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "workflow" / "Snakefile")]
-    command += ["--cores", str(cores), "--keep-going", "--rerun-incomplete", "--retries", "1"]
+    # Each run folder has its own lock, which goes with its process; Snakemake's would outlive a power cut.
+    command += ["--cores", str(cores), "--keep-going", "--rerun-incomplete", "--nolock", "--retries", "1"]
     command += ["--quiet", "rules", "reason", "host"]
     if gpus:
         command += ["--resources", f"gpu={len(gpus)}"]
