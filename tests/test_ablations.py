@@ -168,6 +168,15 @@ def test_the_ablations_ask_all_that_the_report_asked():
     assert (REPOSITORY / "notebooks" / "06_ablations.ipynb").is_file()
 
 
+def test_the_readme_quotes_the_answers_that_are_committed():
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    table = pd.read_csv(REPOSITORY / "figures" / "ablations" / "ablations.csv", keep_default_na=False)
+    assert len(table) == len(load_profile("sweeps/ablations").questions) and set(table["seeds"]) == {3}
+    for row in table.itertuples():
+        difference = f"{row.difference:+.4f} [{row.low:+.4f}, {row.high:+.4f}]"
+        assert f"| {row.question} | {row.second} less {row.first} | {difference} | {row.outcome} | {row.report} |" in readme
+
+
 def test_a_panel_and_all_answers_can_be_drawn():
     history = pd.DataFrame({"epoch": [1, 2], "valid_dice": [0.3, 0.6]})
     found = answer(-0.01, 0.03)
