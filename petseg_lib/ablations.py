@@ -173,7 +173,7 @@ def answers_table(found: dict[str, Answer]) -> pd.DataFrame:
 
 
 def variants_table(sweep: Profile, runs: dict[str, dict[int, Run]]) -> pd.DataFrame:
-    """One row a variant: variant, changes (what its parameters are where `base`'s differ), seeds, dice_image, sd, seconds.
+    """One row a variant: variant, changes (its notebook and parameters where the first variant's differ), seeds, dice_image, sd, seconds.
 
     dice_image (native, border policy pet) is the mean over seeds and images and sd its standard deviation over seeds;
     seconds are those of training, the median over seeds.
@@ -195,8 +195,9 @@ def variants_table(sweep: Profile, runs: dict[str, dict[int, Run]]) -> pd.DataFr
 
 
 def _changes(sweep: Profile, variant: str) -> str:
-    """A variant's notebook and parameters where they differ from those common to all."""
+    """A variant's notebook and parameters where they differ from the first variant's."""
+    (first, common), *_ = sweep.runs.values()
     notebook, values = next(sweep.runs[name] for name, point in sweep.points.items() if point["variant"] == variant)
     own = {name: value for name, value in values.items() if name not in ("run_dir", "figures_dir", "seed")}
-    words = [f"{name} {value}" for name, value in own.items() if str(sweep.parameters.get(name)) != str(value)]
-    return ", ".join([*words, *([notebook] if "model" in words else [])])
+    words = [f"{name} {value}" for name, value in own.items() if common.get(name) != value]
+    return ", ".join([*([notebook] if notebook != first else []), *words])

@@ -77,7 +77,8 @@ def _column_as_text(column: pd.Series) -> pd.Series:
         if (column.dropna() % 1 == 0).all():
             style = "{:.0f}"
         else:
-            style = "{:.1f}" if sizes.max() >= 100 else "{:.4f}" if sizes.median() >= 0.001 else "{:.3g}"
+            enough = sizes.min() >= (0.001 if sizes.max() < 0.01 else 0.00005)  # for four decimals
+            style = "{:.1f}" if sizes.max() >= 100 else "{:.4f}" if enough else "{:.3g}"
         return column.map(style.format, na_action="ignore").astype(object).fillna("")
     return column.astype(object).fillna("").map(str)
 
