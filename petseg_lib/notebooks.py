@@ -9,6 +9,7 @@ from nbformat import NotebookNode
 
 from petseg_lib.config import NOTEBOOKS, workspace
 from petseg_lib.execute import execute, find_notebook
+from petseg_lib.sweeps import run_sweep
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 CELL_METADATA = {"tags"}
@@ -55,11 +56,15 @@ def _clean_output(output: NotebookNode, count: int | None) -> NotebookNode:
 def refresh_notebooks() -> None:
     """Run the notebooks as they stand, one after the other, and write them back with their cleaned outputs.
 
-    The parameters are those of the notebooks' own cells, so nothing is injected.
+    The parameters are those of the notebooks' own cells, so nothing is injected. A sweep that a notebook reads is run
+    before it, as `make run` does: with other threads its results would be others.
     """
     for name, model in NOTEBOOKS.items():
         path, folder = find_notebook(name), workspace() / model().run_dir
         shutil.rmtree(folder, ignore_errors=True)  # the outputs shall be those of a first run
+        if "sweep" in model.model_fields:
+            shutil.rmtree(workspace() / "runs" / "sweeps" / model().sweep, ignore_errors=True)
+            run_sweep(model().sweep)
         execute(path, folder, {})
         nbformat.write(cleaned(nbformat.read(folder / "notebook.ipynb", as_version=4)), path)
 
