@@ -2,10 +2,13 @@
 
 import json
 from importlib import import_module
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 import yaml
+from torch import nn
 
 from petseg_lib.config import NOTEBOOKS, ReadableError
 from petseg_lib.data.pets import load_pets
@@ -86,3 +89,12 @@ def test_the_table_says_what_a_recipe_gains_and_over_how_many_seeds(recipes, tab
     drawn = table.curves()
     assert list(drawn) == ["unet", "unet_half"]
     assert drawn["unet"]["seconds"].tolist() == [30, 30]  # the clock ran twice as long as the CPU worked
+
+
+def test_pooled_statistics_are_the_mean_over_batches(recipes):
+    pooled = import_module("benchmarks.pooled_statistics").pooled
+    model = nn.Sequential(nn.BatchNorm2d(3))
+    batches = [SimpleNamespace(image=torch.full((2, 3, 4, 4), value)) for value in (1.0, 4.0)]
+    again = pooled(model, batches, passes=2)
+    assert again[0].running_mean.tolist() == [2.5] * 3 and not again.training
+    assert model[0].running_mean.tolist() == [0.0] * 3
