@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -149,6 +150,34 @@ def test_a_sweep_runs_side_by_side_and_again_only_what_failed_or_changed(folder)
         assert json.loads((runs / f"seed={seed}" / "metrics.json").read_text())["width"] == 8
     again = petseg_sweep("mine", "--dry-run")
     assert "4 runs, 4 of them finished, 0 to do" in again.stdout and "notebook" not in again.stdout
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_a_sweep_that_was_killed_goes_on_by_the_same_command(folder):
+    wait = "import time\nwhile parameters.seed > 0 and not (config.workspace() / 'go').exists():\n    time.sleep(0.05)"
+    write_notebook(folder / "notebooks", "03_unet_training", work=f"print('under way', flush=True)\n{wait}\n{RECORD}")
+    write(folder, SMALL)
+    runs = folder / "runs" / "sweeps" / "mine"
+    command = [sys.executable, "-m", "petseg_lib.cli", "sweep", "mine"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 120
+        while not (runs / "seed=0" / "metrics.json").exists() or "under way" not in _said(runs / "seed=2"):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.1)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)  # Snakemake and its jobs too, as a power cut would
+        process.wait()
+    kept = (runs / "seed=0" / "metrics.json").stat().st_mtime_ns
+    (folder / "go").touch()
+    again = petseg_sweep("mine")
+    assert again.returncode == 0, again.stderr
+    assert "3 runs, 1 of them finished, 2 to do" in again.stdout
+    assert (runs / "seed=0" / "metrics.json").stat().st_mtime_ns == kept
+
+
+def _said(run: Path) -> str:
+    return (run / "said.txt").read_text() if (run / "said.txt").exists() else ""
 
 
 def finish(folder: Path, sweep, run: str, seconds: float) -> None:
