@@ -52,6 +52,17 @@ def imports(setting: Setting) -> list[Row]:
     ]
 
 
+# Notebook 06 reads a sweep: two runs as short as can be, which it trains at its first opening.
+SWEEP = """
+notebook: 03_unet_training
+parameters: {limit_images: 8, image_size: 32, width: 4, epochs: 1}
+grid: {seed: [0]}
+variants: {base: {}, without_dropout: {dropout: 0}}
+questions:
+  dropout: {question: "Does dropout help?", first: without_dropout, second: base}
+"""
+
+
 def notebooks(setting: Setting) -> list[Row]:
     """Each notebook, from the start of its kernel to its first picture, with the runs that it reads in place."""
     _prepare(setting)
@@ -109,12 +120,15 @@ def _settings(setting: Setting, name: str, run: str) -> dict:
     known = NOTEBOOKS[name].model_fields
     if "force" in known:
         values["force"] = True
+    if "sweep" in known:
+        values["sweep"] = str(beside / "opening.yaml")
     return values | ({"image_size": setting.sizes.image_size} if "image_size" in known else {})
 
 
 def _prepare(setting: Setting) -> None:
     """A run of notebook 02, and two short trainings, under the names that the notebooks look for beside their own run."""
     folder = setting.new_folder("opened")
+    (folder / "opening.yaml").write_text(SWEEP, encoding="utf-8")
     dataset = setting.dataset()
     (folder / "mean_std").mkdir()
     statistics = channel_statistics([dataset.photograph_path(pet) for pet in dataset.split("train")], progress=False)

@@ -91,17 +91,20 @@ def run_notebook(
     return execute(path, run.folder, parameters)
 
 
-def run_again(folder: Path, settings: dict[str, Any] | None = None) -> Path:
+def run_again(folder: Path, settings: dict[str, Any] | None = None, file: str | Path | None = None) -> Path:
     """Run the notebook that a profile or sweep names for a run folder, under its parameters, changed as `settings` say.
 
-    The folder is `runs/PROFILE/RUN` or `runs/sweeps/SWEEP/RUN`.
+    Args:
+        folder: `runs/PROFILE/RUN` or `runs/sweeps/SWEEP/RUN`.
+        settings: values of single parameters, over the file's.
+        file: the profile or sweep; the one of the folder's name if None.
     """
-    is_sweep = folder.parent.parent.name == "sweeps"
-    profile = load_profile(f"sweeps/{folder.parent.name}" if is_sweep else folder.parent.name)
+    file = file or folder.parent.name
+    profile = load_profile(file)
     if folder.name not in profile.runs:
         raise ParameterError(f"{shown(folder)} does not stand, and profile {profile.name} has only {', '.join(profile.runs)}")
     notebook, _ = profile.runs[folder.name]
-    return run_notebook(notebook, folder, profile.name, settings)
+    return run_notebook(notebook, folder, file, settings)
 
 
 def execute(notebook: Path, folder: Path, parameters: dict[str, Any]) -> Path:

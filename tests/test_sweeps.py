@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from stand_ins import write_notebook
 
-from petseg_lib import sweeps
+from petseg_lib import execute, sweeps
 from petseg_lib.config import NOTEBOOKS, ParameterError, UNetParameters
 from petseg_lib.gpus import one_gpu
 from petseg_lib.profiles import find_sweep, load_profile
@@ -150,6 +150,15 @@ def test_a_sweep_runs_side_by_side_and_again_only_what_failed_or_changed(folder)
         assert json.loads((runs / f"seed={seed}" / "metrics.json").read_text())["width"] == 8
     again = petseg_sweep("mine", "--dry-run")
     assert "4 runs, 4 of them finished, 0 to do" in again.stdout and "notebook" not in again.stdout
+
+
+def test_a_run_of_a_sweep_that_lies_elsewhere_can_be_made_alone(folder):
+    path = folder / "elsewhere.yaml"
+    path.write_text(SMALL)
+    run = sweeps.folder_of(load_profile(path), "seed=1")
+    execute.run_again(run, {"epochs": "2"}, path)
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert (metrics["epochs"], metrics["seed"], metrics["run_dir"]) == (2, 1, "runs/sweeps/elsewhere/seed=1")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
