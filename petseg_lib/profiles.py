@@ -75,6 +75,8 @@ def find_sweep(name: str | Path) -> Path:
 def settings_from_environment() -> dict[str, str]:
     """What DATA and SET (`NAME=VALUE NAME=VALUE`, with quotes as in a shell) say: parameters as text, by name.
 
+    DATA is meant from where the command was called, and made absolute: the jobs run in the workspace.
+
     Raises:
         ParameterError: SET is not of this form.
     """
@@ -85,8 +87,10 @@ def settings_from_environment() -> dict[str, str]:
     for word in words:
         if "=" not in word:
             raise ParameterError(f"SET is not a list of NAME=VALUE: {word} has no =")
-    data = {"data": os.environ["DATA"]} if os.environ.get("DATA") else {}
-    return dict(word.split("=", 1) for word in words) | data
+    settings = dict(word.split("=", 1) for word in words)
+    if data := os.environ.get("DATA"):
+        settings["data"] = data if data == "demo" else str(Path(data).expanduser().resolve())
+    return settings
 
 
 def load_profile(path: str | Path, overrides: dict[str, str] | None = None) -> Profile:

@@ -52,8 +52,12 @@ def plan(sweep: Profile, at_once: int, each: bool = False) -> str:
     estimates = {run: _estimate(sweep.runs[run][0], parameters[run], finished) for run in to_do}
     known = [seconds for seconds in estimates.values() if seconds is not None]
     if known:
+        kinds = {
+            _kind(sweep.runs[run][0], parameters[run].model_dump()) for run, seconds in estimates.items() if seconds is not None
+        }
+        alike = sum(len(finished[kind][0]) for kind in kinds)
         total = float(np.mean(known)) * len(to_do) / min(at_once, len(to_do))
-        words += f"; {at_once} at a time, about {duration(total)} (estimated from {sum(len(work) for work, _ in finished.values())} finished runs)"
+        words += f"; {at_once} at a time, about {duration(total)} (estimated from {alike} finished runs)"
     else:
         words += f"; {at_once} at a time. No finished run is like them: their time is not known"
     if each:
