@@ -100,14 +100,14 @@ def _estimate(notebook: str, parameters: TrainingParameters, finished: dict[tupl
 def summary(sweep: Profile) -> pd.DataFrame:
     """One row a run: run, its variant and values of the grid, notebook, state, Dice, seconds, memory_mb, error.
 
-    state is `done`, `failed` or `not run`; the Dice columns are those of metrics.json; seconds and memory are
+    state is `done`, `failed` or `not finished`; the Dice columns are those of metrics.json; seconds and memory are
     Snakemake's own measurements of the whole job.
     """
     rows = []
     for name, (notebook, _) in sweep.runs.items():
         run = Run(folder_of(sweep, name))
         error = "" if run.complete else _last_words(run)
-        state = "done" if run.complete else "failed" if error else "not run"
+        state = "done" if run.complete else "failed" if error else "not finished"
         row = {"run": name} | sweep.points[name] | {"notebook": notebook, "state": state}
         if run.complete:
             row |= {key: value for key, value in run.metrics.items() if key.startswith("dice_")}
@@ -123,7 +123,7 @@ def _last_words(run: Run) -> str:
     for name in ("error.txt", "said.txt"):
         path = run.folder / name
         lines = path.read_text(encoding="utf-8").strip().splitlines() if path.is_file() else []
-        if lines and (name == "error.txt" or lines[-1].startswith("petseg: ")):
+        if lines and (name == "error.txt" or lines[-1].startswith("petseg: ")) and lines[-1] != "petseg: interrupted":
             return lines[-1].removeprefix("petseg: ")
     return ""
 
@@ -137,7 +137,7 @@ def write_summary(sweep: Profile) -> None:
     for error in table["error"][table["error"] != ""]:
         print(f"petseg: {error}", file=sys.stderr)
     states = table["state"].value_counts()
-    words = ", ".join(f"{states[state]} {state}" for state in ("done", "failed", "not run") if state in states)
+    words = ", ".join(f"{states[state]} {state}" for state in ("done", "failed", "not finished") if state in states)
     if "seconds" in table:
         words += f"; {duration(table['seconds'].sum())} of jobs, at most {table['memory_mb'].max():,.0f} MB each"
     print(f"{len(table)} runs: {words} ({shown(path)})", flush=True)
