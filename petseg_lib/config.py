@@ -155,9 +155,12 @@ class TrainingParameters(ImageParameters):
     half_size_share: number(float, ge=0, lt=1) = Field(
         0.0, description="share of the epochs, the first ones, at half the image size, 0 to below 1"
     )
+    cutmix: number(float, ge=0, le=1) = Field(
+        0.0, description="chance that a rectangle of an image is taken from another one of its batch, 0 to 1"
+    )
     batch_size: number(int, ge=1, le=65_536) = Field(4, description="images a step, 1 or more")
     accumulate: number(int, ge=1, le=65_536) = Field(1, description="batches whose gradients make one step, 1 or more")
-    optimizer: Literal["adam", "adamw"] = Field("adamw", description="optimiser")
+    optimizer: Literal["adam", "adamw", "muon"] = Field("adamw", description="optimiser")
     learning_rate: number(float, gt=0, le=1) = Field(3e-3, description="learning rate at its peak, above 0 to 1")
     weight_decay: number(float, ge=0, le=1) = Field(1e-2, description="weight decay, 0 to 1")
     schedule: Literal["constant", "cosine", "onecycle"] = Field("onecycle", description="course of the learning rate")

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from petseg_lib.config import UNetParameters
-from petseg_lib.data.augment import build_augmentation, reseed
+from petseg_lib.data.augment import build_augmentation, cutmix, reseed
 from petseg_lib.data.cache import open_cache
 from petseg_lib.data.loaders import build_loader, normalise, set_epoch
 from petseg_lib.data.pets import load_pets
@@ -114,6 +114,32 @@ def test_no_argument_is_misspelt(changes):
         image, trimap = telling_picture()
         changed = augmentation(image=image, mask=trimap)
     assert changed["image"].shape == (96, 96, 3)
+
+
+def test_cutmix_takes_rectangles_of_the_next_image_and_its_trimap():
+    number = np.arange(8, dtype=np.uint8)
+    images, trimaps = (np.tile(number.reshape(-1, *(1,) * len(shape)), (1, *shape)) for shape in ((32, 32, 3), (32, 32)))
+    shares = []
+    for seed in range(200):
+        mixed, mixed_trimaps = images.copy(), trimaps.copy()
+        cutmix(mixed, mixed_trimaps, 0.5, 7, seed)
+        assert (mixed == mixed_trimaps[..., None]).all()
+        for position in range(8):
+            taken = mixed_trimaps[position] != position
+            assert set(mixed_trimaps[position][taken].tolist()) <= {(position + 1) % 8}
+            rows, columns = (np.flatnonzero(taken.any(axis)) for axis in (1, 0))
+            assert taken.sum() == len(rows) * len(columns) == (np.ptp(rows) + 1) * (np.ptp(columns) + 1) if len(rows) else True
+            shares.append(taken.mean())
+    assert np.mean(np.array(shares) > 0) == pytest.approx(0.5, abs=0.05)
+    assert 0.25 < np.mean([share for share in shares if share > 0]) < 0.4  # half of the area on average, less what lies outside
+
+
+def test_cutmix_is_for_training_and_drawn_anew_each_epoch(cache):
+    mixed, plain = (build_loader(cache, parameters(**STILL, cutmix=share), MEAN, STD, train=True) for share in (1.0, 0.0))
+    assert draws(mixed, 1) != draws(plain, 1)
+    assert draws(mixed, 1) == draws(mixed, 1) != draws(mixed, 2)
+    measured, still = (build_loader(cache, parameters(**STILL, cutmix=share), MEAN, STD, train=False) for share in (1.0, 0.0))
+    assert draws(measured, 1) == draws(still, 1)
 
 
 def test_without_changes_nothing_changes():

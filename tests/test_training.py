@@ -56,6 +56,7 @@ def train(pets, run_dir: str, stop_after: int = 0, **settings):
         {"loader_workers": 2},
         {"ema_decay": 0.9, "optimizer": "adam", "schedule": "cosine"},
         {"resnet": True, "accumulate": 2},
+        {"optimizer": "muon", "cutmix": 0.5},
         {"resnet": True, "loader_workers": 2, "ema_decay": 0.9},
     ],
 )
@@ -107,6 +108,50 @@ def test_the_optimizer_leaves_biases_and_batchnorm_undecayed():
     decayed, undecayed = optimisation.build_optimizer(model, UNetParameters(weight_decay=0.01)).param_groups
     assert decayed["weight_decay"] == 0.01 and all(p.ndim > 1 for p in decayed["params"])
     assert undecayed["weight_decay"] == 0 and len(decayed["params"]) + len(undecayed["params"]) == len(list(model.parameters()))
+
+
+def test_muon_steps_a_convolution_along_its_orthogonalised_momentum():
+    convolution = torch.nn.Conv2d(8, 12, 3)
+    optimizer = optimisation.build_optimizer(convolution, UNetParameters(optimizer="muon", learning_rate=0.1, weight_decay=0.0))
+    optimizer.matrix_dtype = torch.float32
+    before, bias = convolution.weight.detach().clone(), convolution.bias.detach().clone()
+    torch.manual_seed(0)
+    convolution.weight.grad, convolution.bias.grad = torch.randn(12, 8, 3, 3), torch.ones(12)
+    left, _, right = torch.linalg.svd(convolution.weight.grad.flatten(1), full_matrices=False)
+    optimizer.step()
+    step = (before - convolution.weight.detach()).flatten(1)
+    torch.testing.assert_close(step.square().mean().sqrt().item(), 0.1 * 0.2, rtol=0.2, atol=0)
+    singular = left.T @ step @ right.T / (0.1 * 0.2 * 72**0.5)  # a diagonal matrix where the singular vectors are the gradient's
+    assert singular.diagonal().min() > 0.6 and singular.diagonal().max() < 1.3
+    assert (singular - singular.diagonal().diag()).abs().max() < 1e-3
+    torch.testing.assert_close(convolution.bias, bias - 0.1)  # AdamW's first step is the learning rate
+
+
+@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="this PyTorch has no Muon of its own")
+def test_muon_steps_as_pytorchs_own_does_on_matrices():
+    torch.manual_seed(0)
+    convolution = torch.nn.Conv2d(16, 6, 1, bias=False)
+    matrix = torch.nn.Parameter(convolution.weight.detach().flatten(1).clone())
+    ours = optimisation.build_optimizer(convolution, UNetParameters(optimizer="muon", learning_rate=0.01, weight_decay=0.5))
+    ours.matrix_dtype = torch.bfloat16
+    theirs = torch.optim.Muon([matrix], lr=0.01, weight_decay=0.5, adjust_lr_fn="match_rms_adamw")
+    for _ in range(3):
+        matrix.grad = torch.randn(6, 16)
+        convolution.weight.grad = matrix.grad.clone().view(6, 16, 1, 1)
+        ours.step()
+        theirs.step()
+    torch.testing.assert_close(convolution.weight.flatten(1), matrix, rtol=0.02, atol=1e-4)
+
+
+def test_muon_leaves_the_first_and_the_last_convolution_to_adamw():
+    model = build_model("unet", width=4, depth=2)
+    optimizer = optimisation.build_optimizer(model, UNetParameters(optimizer="muon"))
+    model(torch.randn(2, 3, 32, 32)).sum().backward()
+    optimizer.step()
+    by_adamw = {name for name, weight in model.named_parameters() if "exp_avg" in optimizer.state[weight]}
+    by_muon = {name for name, weight in model.named_parameters() if set(optimizer.state[weight]) == {"step", "momentum"}}
+    assert by_adamw | by_muon == dict(model.named_parameters()).keys() and not by_adamw & by_muon
+    assert {name for name in by_adamw if model.get_parameter(name).ndim > 1} == {"encoder.stages.0.0.weight", "head.weight"}
 
 
 def open_small(run_dir: str, **settings) -> runs.Run:

@@ -62,3 +62,25 @@ def _colour_jitter(strength: float) -> albumentations.ColorJitter:
     around_one = (1 - strength, 1 + strength)
     hue = strength / 4  # of the colour circle: a quarter each way at most, so that fur keeps a colour of fur
     return albumentations.ColorJitter(brightness=around_one, contrast=around_one, saturation=around_one, hue=(-hue, hue), p=1.0)
+
+
+def cutmix(images: np.ndarray, trimaps: np.ndarray, probability: float, *seed: int) -> None:
+    """Replace a rectangle of some images, and of their trimaps, by what the next image of the batch has there (Yun et al. 2019).
+
+    Its share of the image is uniform between 0 and 1, and so is its centre's place; what lies outside of the frame is cut off.
+
+    Args:
+        images, trimaps: (N, S, S, 3) and (N, S, S) uint8, changed in place; the last image's next one is the first.
+        probability: of each image, 0 to 1.
+        seed: the draws are a function of these numbers, each 0 or more.
+    """
+    generator = np.random.default_rng(seed)
+    side = images.shape[1]
+    others, other_trimaps = np.roll(images, -1, axis=0), np.roll(trimaps, -1, axis=0)
+    for position in range(len(images)):
+        mixed, share, *centre = generator.random(4)
+        if mixed < probability:
+            half = side * share**0.5 / 2
+            rows, columns = (slice(max(0, round(side * middle - half)), round(side * middle + half)) for middle in centre)
+            images[position, rows, columns] = others[position, rows, columns]
+            trimaps[position, rows, columns] = other_trimaps[position, rows, columns]

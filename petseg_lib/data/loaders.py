@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from petseg_lib.config import TrainingParameters
-from petseg_lib.data.augment import build_augmentation, reseed
+from petseg_lib.data.augment import build_augmentation, cutmix, reseed
 from petseg_lib.data.cache import Cache
 from petseg_lib.data.masks import target_and_scored
 
@@ -132,6 +132,7 @@ class _BatchDataset(Dataset):
     def __init__(self, cache: Cache, parameters: TrainingParameters, mean, std, train: bool) -> None:
         self.cache, self.border_policy, self.seed = cache, parameters.border_policy, parameters.seed
         self.augmentation = build_augmentation(parameters, parameters.seed) if train else None
+        self.cutmix = parameters.cutmix if train else 0.0
         self.epoch = 0
         self.mean, self.std = mean, std
 
@@ -143,6 +144,8 @@ class _BatchDataset(Dataset):
         if self.augmentation is not None:
             for position, row in enumerate(rows):
                 self._augment(images[position], trimaps[position], row)
+        if self.cutmix > 0:
+            cutmix(images, trimaps, self.cutmix, self.seed, self.epoch, *rows)
         target, scored = target_and_scored(trimaps, self.border_policy)
         return Batch(
             normalise(images, self.mean, self.std),
