@@ -7,7 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from lightning_fabric import Fabric
 from PIL import Image
+
+from petseg_lib.data.pets import PetDataset, load_pets
+from petseg_lib.data.synthetic import draw_pets
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 BREEDS = {"Abyssinian": 1, "Bengal": 1, "american_bulldog": 2}
@@ -36,6 +40,17 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip("no real photographs here: set PETSEG_REAL_DATA to a folder that holds them")
     return folder
+
+
+@pytest.fixture(scope="session")
+def pets(tmp_path_factory) -> PetDataset:
+    """Twenty synthetic pets, to read alone."""
+    return load_pets(draw_pets(tmp_path_factory.mktemp("pets") / "drawn", 20))
+
+
+@pytest.fixture(scope="session")
+def fabric() -> Fabric:
+    return Fabric(accelerator="cpu", devices=1)
 
 
 @pytest.fixture

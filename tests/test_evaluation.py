@@ -4,33 +4,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from lightning_fabric import Fabric
 from scipy import stats
+from small_model import DESCRIPTION, SETTINGS
 
 from petseg_lib import comparison, evaluation
 from petseg_lib.checkpoints import load_model, save_model
 from petseg_lib.data.cache import open_cache
 from petseg_lib.data.masks import BORDER_POLICIES, target_and_scored
-from petseg_lib.data.pets import load_pets
 from petseg_lib.data.pictures import read_trimap
-from petseg_lib.data.synthetic import draw_pets
 from petseg_lib.dice import count, soft_dice
 from petseg_lib.models import build_model
 from petseg_lib.runs import RunError
-
-SETTINGS = {"width": 4, "depth": 2, "dropout": 0.0, "initialisation": "default"}
-DESCRIPTION = {"model": "unet", "settings": SETTINGS, "image_size": 48, "border_policy": "pet"}
-DESCRIPTION |= {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}
-
-
-@pytest.fixture(scope="module")
-def pets(tmp_path_factory):
-    return load_pets(draw_pets(tmp_path_factory.mktemp("pets") / "drawn", 20))
-
-
-@pytest.fixture(scope="module")
-def fabric():
-    return Fabric(accelerator="cpu", devices=1)
 
 
 @pytest.fixture(scope="module")
