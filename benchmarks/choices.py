@@ -18,7 +18,7 @@ from petseg_lib.models.folding import fold_batchnorm
 from petseg_lib.optimisation import build_optimizer, build_schedule
 
 FLOAT32, PLANES, COMPILED = "in float32", "channels first", "compiled by inductor"
-UNFUSED = "AdamW not fused"
+UNFUSED, MUON = "AdamW not fused", "with Muon for AdamW"
 UNFOLDED = "BatchNorm not folded"
 
 
@@ -37,6 +37,7 @@ def _training(setting: Setting, network: str) -> Row:
         FLOAT32: timed(_step(setting, _parameters(setting, network, precision="32-true")), setting.device),
         PLANES: timed(_step(setting, p, memory_format=torch.contiguous_format), setting.device),
         UNFUSED: timed(_step(setting, p, fused=False), setting.device),
+        MUON: timed(_step(setting, _parameters(setting, network, optimizer="muon"), fused=False), setting.device),
     }
     if not setting.quick:  # compiling takes a minute
         measures[COMPILED] = timed(_step(setting, p, prepare=torch.compile), setting.device)
