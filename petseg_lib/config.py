@@ -183,6 +183,8 @@ class TrainingParameters(ImageParameters):
     def _one_batch_fits_batchnorm(self) -> "TrainingParameters":
         if 0 < self.limit_images < 2:
             raise ValueError(f"parameter limit_images is {self.limit_images}, but training needs 2 images or more (or 0 = all)")
+        if self.cutmix > 0 and self.batch_size < 2:
+            raise ValueError(f"parameter cutmix is {self.cutmix}, but it needs a batch_size of 2 or more ({self.batch_size} now)")
         if self.half_size_share > 0 and self.image_size < 64:
             raise ValueError(
                 f"parameter image_size is {self.image_size}, but half_size_share needs 64 or more (a network takes 32)"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from petseg_lib.config import UNetParameters
+from petseg_lib.config import ParameterError, UNetParameters
 from petseg_lib.data.augment import build_augmentation, cutmix, reseed
 from petseg_lib.data.cache import open_cache
 from petseg_lib.data.loaders import build_loader, normalise, set_epoch
@@ -133,6 +133,11 @@ def test_cutmix_takes_rectangles_of_the_next_image_and_its_trimap():
             shares.append(taken.mean())
     assert np.mean(np.array(shares) > 0) == pytest.approx(0.5, abs=0.05)
     assert 0.25 < np.mean([share for share in shares if share > 0]) < 0.4  # half of the area on average, less what lies outside
+
+
+def test_cutmix_asks_for_another_image_in_the_batch():
+    with pytest.raises(ParameterError, match=r"cutmix is 0\.5, but it needs a batch_size of 2 or more"):
+        UNetParameters.checked({"cutmix": 0.5, "batch_size": 1})
 
 
 def test_cutmix_is_for_training_and_drawn_anew_each_epoch(cache):
