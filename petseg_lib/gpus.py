@@ -24,6 +24,13 @@ def visible_gpus() -> list[str]:
     return [str(index) for index in range(torch.cuda.device_count())]
 
 
+def computes_on_gpu() -> bool:
+    """Whether a run with `device: auto` computes on a GPU here, NVIDIA's, AMD's or Apple's, and not on the CPU."""
+    import torch
+
+    return torch.accelerator.is_available()
+
+
 @contextmanager
 def one_gpu(folder: Path) -> Iterator[dict[str, str]]:
     """The environment of a run that sees one GPU alone, which no other run has meanwhile.

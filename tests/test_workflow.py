@@ -145,13 +145,16 @@ def test_training_waits_for_statistics_and_comparison_for_training(workspace):
     assert max(map(order.index, of_sweep)) < order.index("ablations") < order.index("demo")
 
 
-def test_every_job_says_what_it_needs(workspace):
-    result = snakemake(workspace, "--dry-run", PROFILE="demo")
+@pytest.mark.parametrize("on_gpu", [False, True])
+def test_every_job_says_what_it_needs(workspace, tmp_path, on_gpu):
+    (tmp_path / "sitecustomize.py").write_text(f"import petseg_lib.gpus\npetseg_lib.gpus.computes_on_gpu = lambda: {on_gpu}\n")
+    result = snakemake(workspace, "--dry-run", "--cores", "4", PROFILE="demo", PYTHONPATH=str(tmp_path))
     said = result.stdout + result.stderr
     of_sweep = len(load_profile("sweeps/demo").runs)
     assert said.count("gpu=1") == 3 + of_sweep and said.count("gpu=0") == 4
     assert said.count("mem_mb=") == said.count("runtime=") == 7 + of_sweep
-    assert said.count("threads: 2") == 3  # those of the sweep run side by side
+    # Those of the sweep run side by side, and on a CPU both trainings of the profile too; all cores go to the comparison.
+    assert (said.count("threads: 2"), said.count("threads: 4")) == ((0, 3) if on_gpu else (2, 1))
 
 
 def test_a_failure_ends_with_the_run_and_its_error(workspace):
