@@ -18,9 +18,9 @@ TABLE, FIGURE = HERE / "RECIPES.md", HERE / "dice_over_time.svg"
 
 
 def rows(split: str) -> list[dict[str, Any]]:
-    """A row a recipe: its Dice over seeds, and its gain over the recipe it builds on (`of`) or is measured `against`.
+    """A row a recipe: its Dice over seeds, and its gain over the recipe it builds on (`of`) or those it is measured `against`.
 
-    The gain is that of the seeds both have, with its bootstrap interval over seeds and images.
+    A gain is that of the seeds both have, with its bootstrap interval over seeds and images.
     """
     entries = [each for each in load() if each["split"] == split]
     table = []
@@ -35,11 +35,14 @@ def rows(split: str) -> list[dict[str, Any]]:
         row["flipped"] = float(np.mean([each["dice_flipped"] for each in mine]))
         row["cpu_seconds"] = float(np.median([each["cpu_seconds"] for each in mine]))
         row["epochs"] = int(np.median([each["epochs"] for each in mine]))
-        over = own.get("against", own.get("of", ""))
-        before = {each["seed"]: np.array(each["dice"]) for each in entries if each["recipe"] == over}
-        common = sorted(dice.keys() & before.keys())
-        row["gain"] = hierarchical_interval(np.stack([dice[seed] - before[seed] for seed in common])) if common else None
-        row["over"] = f"{over}, {len(common)} seed{'s' if len(common) > 1 else ''}"
+        row["gains"] = []
+        others = own.get("against", own.get("of", []))
+        for over in [others] if isinstance(others, str) else others:
+            before = {each["seed"]: np.array(each["dice"]) for each in entries if each["recipe"] == over}
+            if common := sorted(dice.keys() & before.keys()):
+                gain = hierarchical_interval(np.stack([dice[seed] - before[seed] for seed in common]))
+                seeds = f"{len(common)} seed{'s' if len(common) > 1 else ''}"
+                row["gains"].append(f"{gain.mean:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}] over {over}, {seeds}")
         table.append(row)
     return table
 
@@ -57,14 +60,9 @@ def write_table() -> None:
             f"## {split}\n\n| recipe | what it changes | seeds | Dice | gain | with flips | epochs | CPU s |\n|---|---|---|---|---|---|---|---|"
         )
         for row in rows(split):
-            gain = (
-                f"{row['gain'].mean:+.4f} [{row['gain'].low:+.4f}, {row['gain'].high:+.4f}] over {row['over']}"
-                if row["gain"]
-                else ""
-            )
             spread = f" ± {row['spread']:.4f}" if row["spread"] is not None else ""
             parts.append(
-                f"| {row['recipe']} | {row['why']} | {row['seeds']} | {row['dice']:.4f}{spread} | {gain} | {row['flipped']:.4f} "
+                f"| {row['recipe']} | {row['why']} | {row['seeds']} | {row['dice']:.4f}{spread} | {'<br>'.join(row['gains'])} | {row['flipped']:.4f} "
                 f"| {row['epochs']} | {row['cpu_seconds']:.0f} |"
             )
         parts.append("")

@@ -80,9 +80,14 @@ def test_the_table_says_what_a_recipe_gains_and_over_how_many_seeds(recipes, tab
             entry["curve"] = [[60.0, 0.5], [120.0, 0.7]]
             recipes.keep(entry | {"dice": dice.tolist(), "dice_flipped": dice.tolist()})
             recipes.keep(entry | {"split": "test", "dice": dice.tolist(), "dice_flipped": dice.tolist()})
+            for other, more in (("unet_report", 0.05), ("unet_report_16", 0.0), ("unet_sample", 0.1)):
+                of_other = (base + more).tolist()
+                recipes.keep(entry | {"recipe": other, "split": "Bengal", "dice": of_other, "dice_flipped": of_other})
     unet, half = table.rows("dev")
-    assert unet["gain"] is None and half["seeds"] == 2
-    assert half["gain"].mean == pytest.approx(0.1) and half["dice"] == pytest.approx(unet["dice"] + 0.1)
+    assert unet["gains"] == [] and half["seeds"] == 2 and half["dice"] == pytest.approx(unet["dice"] + 0.1)
+    assert half["gains"] == ["+0.1000 [+0.1000, +0.1000] over unet, 2 seeds"]
+    (sample,) = (row for row in table.rows("Bengal") if row["recipe"] == "unet_sample")
+    assert [gain[:7] for gain in sample["gains"]] == ["+0.0500", "+0.1000"]  # against each that it names
     table.write_table()
     assert "+0.1000 [+0.1000, +0.1000] over unet, 2 seeds" in table.TABLE.read_text(encoding="utf-8")
     assert table.FIGURE.is_file()
