@@ -20,6 +20,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,7 @@ from petseg_lib.runs import open_run, write_atomically
 
 HERE = Path(__file__).parent
 RECIPES, RESULTS = HERE / "recipes.yaml", HERE / "recipes.json"
+KEEPING = Lock()  # trainings side by side may end at the same moment
 
 
 class Flipped(nn.Module):
@@ -131,10 +133,11 @@ def load() -> list[dict[str, Any]]:
 def keep(entry: dict[str, Any]) -> None:
     """Put an entry into recipes.json, in place of an earlier one of the same recipe, seed and split."""
     same = ("recipe", "seed", "split")
-    entries = [each for each in load() if any(each[key] != entry[key] for key in same)] + [entry]
-    entries.sort(key=lambda each: [each["split"], each["recipe"], each["seed"]])
-    lines = ",\n".join(json.dumps(each) for each in entries)
-    write_atomically(RESULTS, f"[\n{lines}\n]\n".encode())
+    with KEEPING:
+        entries = [each for each in load() if any(each[key] != entry[key] for key in same)] + [entry]
+        entries.sort(key=lambda each: [each["split"], each["recipe"], each["seed"]])
+        lines = ",\n".join(json.dumps(each) for each in entries)
+        write_atomically(RESULTS, f"[\n{lines}\n]\n".encode())
 
 
 def train_all(names: list[str], seeds: list[int], split: str, data: str, jobs: int) -> bool:

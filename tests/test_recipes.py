@@ -1,6 +1,7 @@
 """The recipes: each is one that can be trained, and the table says of them what was measured."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from types import SimpleNamespace
 
@@ -69,6 +70,13 @@ def test_a_recipe_is_trained_and_measured(recipes, tiny_dataset, monkeypatch):
     recipes.keep(entry | {"dice": [1.0] * 9})
     (kept,) = recipes.load()
     assert kept["dice"] == [1.0] * 9
+
+
+def test_entries_that_come_at_the_same_moment_are_all_kept(recipes):
+    entries = [{"recipe": "unet", "seed": seed, "split": "dev"} for seed in range(40)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(recipes.keep, entries))
+    assert recipes.load() == entries
 
 
 def test_the_table_says_what_a_recipe_gains_and_over_how_many_seeds(recipes, table):
