@@ -80,7 +80,8 @@ _OTHER_RUNS = ((SKY, "D"), (ORANGE, "^"), (GREEN, "v"), (PURPLE, "P"), (INK, "X"
 
 def run_looks(names: Iterable[str]) -> dict[str, RunLook]:
     """Colour, marker and label of each run; the two models look the same in every figure of the project."""
-    others = _other_looks()
+    names = list(names)
+    others = _other_looks(look for name, look in _FIXED_RUNS.items() if name not in names)
     looks = {}
     for name in names:
         colour, marker = _FIXED_RUNS.get(name) or next(others)
@@ -88,9 +89,9 @@ def run_looks(names: Iterable[str]) -> dict[str, RunLook]:
     return looks
 
 
-def _other_looks() -> Iterator[tuple[str, str]]:
-    """Colours and markers without end: when all colours are used, they come again with other markers."""
-    colours, markers = zip(*_OTHER_RUNS, strict=True)
+def _other_looks(spare: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """Colours and markers without end, the spare ones last: when all colours are used, they come again with other markers."""
+    colours, markers = zip(*_OTHER_RUNS, *spare, strict=True)
     for number in count():
         again, place = divmod(number, len(colours))
         yield colours[place], markers[(place + again) % len(markers)]
