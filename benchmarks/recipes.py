@@ -3,7 +3,8 @@
     python -m benchmarks.recipes train NAME... --data DIR --split dev --seeds 0 1 2 --jobs 2
     python -m benchmarks.recipes table
 
-`recipes.yaml` holds the recipes by name: a profile's parameters, and what each one changes. `train` adds to
+`recipes.yaml` holds the recipes by name: a profile's parameters, and what each one changes (`tried`: something that only
+`tried.py` has). `train` adds to
 `recipes.json`, one entry a recipe, seed and split: the Dice of every image, the curve over time, and what it cost.
 Splits to train and measure on:
 
@@ -15,19 +16,21 @@ Splits to train and measure on:
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import numpy as np
 import torch
 import yaml
+from filelock import FileLock
 from torch import Tensor, nn
 
+from benchmarks import tried
 from benchmarks.machine import usable_cores
 from petseg_lib import checkpoints, evaluation, training
 from petseg_lib.config import NOTEBOOKS, ReadableError, workspace
@@ -39,7 +42,6 @@ from petseg_lib.runs import open_run, write_atomically
 
 HERE = Path(__file__).parent
 RECIPES, RESULTS = HERE / "recipes.yaml", HERE / "recipes.json"
-KEEPING = Lock()  # trainings side by side may end at the same moment
 
 
 class Flipped(nn.Module):
@@ -53,14 +55,17 @@ class Flipped(nn.Module):
         return (self.model(images) + self.model(images.flip(-1)).flip(-1)) / 2
 
 
-def recipe(name: str) -> tuple[str, dict[str, Any]]:
-    """A recipe's notebook and its parameters: those of the recipe (`of`) or profile's run it builds on, changed as it says."""
+def described(name: str) -> dict[str, Any]:
+    """A recipe as it stands in recipes.yaml."""
     recipes = yaml.safe_load(RECIPES.read_text(encoding="utf-8"))
     if name not in recipes:
         raise ReadableError(f"recipe {name!r} is unknown: it must be one of {', '.join(recipes)}")
-    own = dict(recipes[name])
-    for described in ("why", "against"):
-        own.pop(described, None)
+    return recipes[name]
+
+
+def recipe(name: str) -> tuple[str, dict[str, Any]]:
+    """A recipe's notebook and its parameters: those of the recipe (`of`) or profile's run it builds on, changed as it says."""
+    own = {key: value for key, value in described(name).items() if key not in ("why", "against", "tried")}
     if "profile" in own:
         notebook, settings = load_profile(own.pop("profile")).runs[own.pop("run")]
     else:
@@ -87,6 +92,7 @@ def train(name: str, seed: int, split: str, data: str) -> dict[str, Any]:
     """Train a recipe once and measure it; the entry for recipes.json."""
     notebook, settings = recipe(name)
     run_dir = f"runs/recipes/{split}/{name}_{seed}"
+    shutil.rmtree(workspace() / run_dir, ignore_errors=True)  # what an interrupted training left would not count as time
     p = NOTEBOOKS[notebook].checked(
         settings | {"data": data, "run_dir": run_dir, "figures_dir": "figures/recipes", "seed": seed, "force": True}
     )
@@ -102,8 +108,10 @@ def train(name: str, seed: int, split: str, data: str) -> dict[str, Any]:
     valid_loader = loaders.build_loader(caches["valid"], p, mean, std, train=False)
     model = build_model(p.model, **p.model_settings())
     description = checkpoints.describe_model(p, mean, std)
+    model, train_loader, in_place = tried.apply(described(name).get("tried"), model, train_loader, seed)
     wall, cpu = time.perf_counter(), time.process_time()
-    history = training.fit(model, train_loader, valid_loader, p, run, fabric, description)
+    with in_place:
+        history = training.fit(model, train_loader, valid_loader, p, run, fabric, description)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
 
     def dice(network: nn.Module) -> list[float]:
@@ -133,7 +141,7 @@ def load() -> list[dict[str, Any]]:
 def keep(entry: dict[str, Any]) -> None:
     """Put an entry into recipes.json, in place of an earlier one of the same recipe, seed and split."""
     same = ("recipe", "seed", "split")
-    with KEEPING:
+    with FileLock(RESULTS.with_suffix(".lock")):  # trainings side by side may end at the same moment
         entries = [each for each in load() if any(each[key] != entry[key] for key in same)] + [entry]
         entries.sort(key=lambda each: [each["split"], each["recipe"], each["seed"]])
         lines = ",\n".join(json.dumps(each) for each in entries)

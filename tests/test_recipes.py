@@ -6,12 +6,15 @@ from importlib import import_module
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
 from torch import nn
+from torch.utils.data import DataLoader
 
 from petseg_lib.config import NOTEBOOKS, ReadableError
+from petseg_lib.data.loaders import Batch
 from petseg_lib.data.pets import load_pets
 from petseg_lib.profiles import REPOSITORY
 
@@ -36,6 +39,7 @@ def test_every_recipe_has_parameters_that_can_be_trained(recipes):
     for name in yaml.safe_load(recipes.RECIPES.read_text(encoding="utf-8")):
         notebook, settings = recipes.recipe(name)
         NOTEBOOKS[notebook].checked(settings)
+        assert recipes.described(name).get("tried") in (None, *recipes.tried.TRIED)
     with pytest.raises(ReadableError, match="recipe 'nope' is unknown"):
         recipes.recipe("nope")
 
@@ -59,9 +63,17 @@ def test_no_image_is_trained_and_measured_on(recipes, tiny_dataset):
         recipes.members(dataset, "nope")
 
 
+def small_training(**changed):
+    settings = {"image_size": 64, "width": 4, "depth": 2, "epochs": 2, "device": "cpu", "half_size_share": 0.5}
+    return "03_unet_training", settings | changed
+
+
 def test_a_recipe_is_trained_and_measured(recipes, tiny_dataset, monkeypatch):
-    settings = {"image_size": 32, "width": 4, "depth": 2, "epochs": 1, "device": "cpu"}
-    monkeypatch.setattr(recipes, "recipe", lambda name: ("03_unet_training", settings))
+    monkeypatch.setattr(recipes, "recipe", lambda name: small_training(epochs=1))
+    monkeypatch.setattr(recipes, "described", lambda name: {})
+    left = recipes.workspace() / "runs" / "recipes" / "test" / "small_3" / "resume" / "state.pt"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"of a training that was interrupted")
     entry = recipes.train("small", 3, "test", str(tiny_dataset()))
     assert (entry["recipe"], entry["seed"], entry["split"], entry["epochs"]) == ("small", 3, "test", 1)
     assert len(entry["dice"]) == len(entry["dice_flipped"]) == 9 and all(0 <= dice <= 1 for dice in entry["dice"])
@@ -70,6 +82,34 @@ def test_a_recipe_is_trained_and_measured(recipes, tiny_dataset, monkeypatch):
     recipes.keep(entry | {"dice": [1.0] * 9})
     (kept,) = recipes.load()
     assert kept["dice"] == [1.0] * 9
+
+
+@pytest.mark.parametrize("tried", ["deep_supervision", "mixup"])
+def test_what_is_tried_changes_the_training_alone(recipes, tiny_dataset, monkeypatch, tried):
+    monkeypatch.setattr(recipes, "recipe", lambda name: small_training())
+    data, losses = str(tiny_dataset()), {}
+    for name in (tried, None):
+        monkeypatch.setattr(recipes, "described", lambda _, name=name: {"tried": name})
+        entry = recipes.train(str(name), 0, "test", data)
+        losses[name] = pd.read_csv(recipes.workspace() / "runs/recipes/test" / f"{name}_0" / "history.csv")["train_loss"]
+        assert len(entry["dice"]) == len(entry["dice_flipped"]) == 9
+    assert (losses[tried] != losses[None]).all()
+    if tried == "deep_supervision":  # the loss of a second output at 0.4, of an untrained network
+        assert losses[tried][0] == pytest.approx(1.4 * losses[None][0], rel=0.15)
+    assert recipes.training.build_loss.__name__ == "build_loss"
+
+
+class Images(list):
+    epoch = 1
+
+
+def test_mixup_blends_images_and_masks_alike(recipes):
+    image = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 3, 2, 2)
+    batch = Batch(image, image[:, :1], torch.ones(4, 1, 2, 2, dtype=torch.bool), torch.arange(4))
+    loader = recipes.tried.Mixup(DataLoader(Images([batch]), sampler=[0], batch_size=None), seed=0)
+    (mixed,) = loader
+    assert torch.equal(mixed.image[:, :1], mixed.target) and not torch.equal(mixed.image, image)
+    assert mixed.image.min() >= 0 and mixed.image.max() <= 3 and len(loader) == 1
 
 
 def test_entries_that_come_at_the_same_moment_are_all_kept(recipes):
