@@ -93,12 +93,11 @@ def _mapped(place: Path, names: tuple[str, ...]) -> Cache:
 
 def key(dataset: PetDataset, pets: Sequence[Pet], image_size: int) -> str:
     """A name that changes with the pets, their files' sizes and times, the image size (px; 0 = their own) and the format."""
-    files = []
+    made_from = hashlib.sha256(json.dumps([FORMAT_VERSION, image_size]).encode())
     for pet in pets:
         stats = [path.stat() for path in (dataset.photograph_path(pet), dataset.trimap_path(pet))]
-        files.append([pet.name, *((stat.st_size, stat.st_mtime_ns) for stat in stats)])
-    made_from = json.dumps([FORMAT_VERSION, image_size, files])
-    return f"{image_size}px-{len(pets)}-{hashlib.sha256(made_from.encode()).hexdigest()[:16]}"
+        made_from.update(json.dumps([pet.name, *((stat.st_size, stat.st_mtime_ns) for stat in stats)]).encode())
+    return f"{image_size}px-{len(pets)}-{made_from.hexdigest()[:16]}"
 
 
 def _check_space(folder: Path, needed: int) -> None:

@@ -4,6 +4,7 @@ Layout and list files: Parkhi, Vedaldi, Zisserman, Jawahar, "Cats and Dogs", CVP
 to the dataset; folders are never searched, because archives of it hold hidden and unlisted files as well.
 """
 
+import os
 import tempfile
 from collections import Counter
 from dataclasses import dataclass
@@ -200,7 +201,8 @@ def names_in(folder: Path) -> list[str]:
         DatasetError: the folder cannot be read.
     """
     try:
-        return sorted(path.name for path in folder.iterdir())
+        with os.scandir(folder) as entries:
+            return sorted(entry.name for entry in entries)
     except OSError as error:
         raise DatasetError(f"the folder {folder} cannot be read: {error.strerror}") from error
 
