@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import caching, choices, epochs, evaluating, feeding, lasting, mean_std, opening, prediction, steps
+from benchmarks import caching, choices, epochs, evaluating, feeding, kept_memory, lasting, mean_std, opening, prediction, steps
 from benchmarks.machine import in_words
 from benchmarks.rows import Row
 from benchmarks.setting import QUICK, Setting, Sizes
@@ -37,6 +37,7 @@ ROWS: dict[str, Callable[[Setting], list[Row]]] = {
     "cache": caching.caching,
     "scale": lasting.scale,
     "choices": choices.choices,
+    "kept_memory": kept_memory.kept_memory,
 }
 
 

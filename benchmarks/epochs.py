@@ -14,7 +14,7 @@ from benchmarks.report_way import ReportTraining, report_loader
 from benchmarks.rows import Row, build_row, in_rounds, speed_over, target, time_over
 from benchmarks.setting import REPORT_NETWORKS, TITLES, Setting
 from benchmarks.steps import our_step
-from benchmarks.timing import Measure, alternate, quotient, spread, timed
+from benchmarks.timing import Measure, alternate, as_usual, quotient, spread, timed
 from petseg_lib import training
 from petseg_lib.checkpoints import describe_model
 from petseg_lib.config import TrainingParameters
@@ -44,7 +44,7 @@ def epoch(network: str) -> Callable[[Setting], list[Row]]:
         report, loaders = _report(setting, parameters, ours)
         measures = {
             "ours": ours,
-            REPORT: timed(lambda: report.epoch(*loaders), setting.device),
+            REPORT: as_usual(timed(lambda: report.epoch(*loaders), setting.device)),
             STEPS_ALONE: ours.steps_alone(setting.sizes.alone_steps),
         }
         measures[STEPS_ALONE]()  # one step of each is enough to warm up: an epoch may take minutes

@@ -13,7 +13,7 @@ from benchmarks.epochs import OurEpochs
 from benchmarks.report_way import report_inference, report_loader
 from benchmarks.rows import Row, build_row, in_rounds, speed_over, target
 from benchmarks.setting import REPORT_NETWORKS, TITLES, Setting
-from benchmarks.timing import alternate, quotient, spread, timed
+from benchmarks.timing import alternate, as_usual, quotient, spread, timed
 from petseg_lib import training
 from petseg_lib.checkpoints import load_model
 from petseg_lib.data.cache import open_cache
@@ -44,7 +44,7 @@ def _row(setting: Setting, network: str) -> Row:
 
     measures = {
         "ours": timed(lambda: ours(fabric), setting.device),
-        REPORT: timed(lambda: report_inference(report_model, loader, setting.device), setting.device),
+        REPORT: as_usual(timed(lambda: report_inference(report_model, loader, setting.device), setting.device)),
         FORWARD: timed(_forward_passes(model, cache, description, fabric, batch_size), setting.device),
     }
     taken = alternate(f"evaluation of {TITLES[network]}", measures, setting.sizes.slow_rounds)

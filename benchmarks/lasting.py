@@ -50,7 +50,7 @@ def scale(setting: Setting) -> list[Row]:
         ("mean_std", "mean and std, of one small photograph repeated", partial(_mean_std, small)),
     ):
         measures = {"ours": prepare(setting, many), "the same of few": prepare(setting, few)}
-        taken = alternate(title, measures, setting.sizes.slow_rounds)
+        taken = alternate(title, measures, setting.sizes.rounds)
         taken = {who: [1e6 * seconds for seconds in figures] for who, figures in taken.items()}
         what = f"{title}: cost an image with {many:,} over that with {few:,}"
         ratios = quotient(taken["ours"], taken["the same of few"])
@@ -61,7 +61,7 @@ def scale(setting: Setting) -> list[Row]:
                 "µs",
                 taken,
                 limits=["the same of few"],
-                conditions=f"simulated; {in_rounds(setting.sizes.slow_rounds)}; few are {few}",
+                conditions=f"simulated; {in_rounds(setting.sizes.rounds)}; few are {few}",
                 targets=[target(what, ratios, at_most=SAME_COST)],
             )
         )

@@ -2,16 +2,14 @@
 
 from pathlib import Path
 
-from lightning_fabric import Fabric
-
 from benchmarks.children import seconds_of
 from benchmarks.prediction_child import eager_prediction, load_eager
 from benchmarks.rows import Row, build_row
 from benchmarks.setting import TITLES, Setting
-from benchmarks.steps import precision_of
-from benchmarks.timing import Measure, alternate, timed
+from benchmarks.timing import Measure, alternate, as_usual, timed
 from petseg_lib.checkpoints import describe_model, load_model, save_model
 from petseg_lib.data.statistics import REPORT_MEAN, REPORT_STD
+from petseg_lib.devices import open_fabric
 from petseg_lib.evaluation import for_inference, predict
 from petseg_lib.models import build_model
 
@@ -45,11 +43,11 @@ def _warm(setting: Setting, path: Path) -> dict[str, Measure]:
     pet = dataset.split("test")[0]
     model, description = load_model(path)
     loaded, photograph = load_eager(str(path), setting.device), dataset.photograph_path(pet)
-    fabric = Fabric(accelerator=setting.device, devices=1, precision=precision_of(setting))
+    fabric = open_fabric(setting.device)
     prepared = for_inference(model, fabric)  # once, as whoever predicts again and again does
     return {
         "ours": timed(lambda: predict(prepared, dataset, [pet], description, fabric), setting.device),
-        EAGER: timed(lambda: eager_prediction(loaded, photograph, setting.device), setting.device),
+        EAGER: as_usual(timed(lambda: eager_prediction(loaded, photograph, setting.device), setting.device)),
     }
 
 

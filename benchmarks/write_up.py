@@ -22,6 +22,7 @@ SUBJECTS = {
     "cache": "The cache",
     "scale": "Very many photographs",
     "choices": "What each choice for speed is worth",
+    "kept_memory": "Memory kept between steps",
 }
 
 

@@ -1,11 +1,16 @@
-"""Where to compute, and in which arithmetic."""
+"""Where to compute, in which arithmetic, and in memory that is kept."""
+
+import ctypes
+import sys
 
 import torch
 from lightning_fabric import Fabric
 
+TRIM_THRESHOLD, MMAP_MAX = -1, -4  # of glibc's malloc.h
+
 
 def open_fabric(device: str = "auto", precision: str = "auto") -> Fabric:
-    """Lightning Fabric on one device.
+    """Lightning Fabric on one device; on a CPU the process keeps memory from then on (see `keep_freed_memory`).
 
     Args:
         device: `auto`, `cpu`, `cuda` or `mps`.
@@ -15,6 +20,8 @@ def open_fabric(device: str = "auto", precision: str = "auto") -> Fabric:
         RuntimeError: the device is not there (Lightning Fabric's own sentence).
     """
     fabric = Fabric(accelerator=device, devices=1, precision="32-true")
+    if fabric.device.type == "cpu":
+        keep_freed_memory()
     precision = best_precision(fabric.device) if precision == "auto" else precision
     return fabric if precision == "32-true" else Fabric(accelerator=device, devices=1, precision=precision)
 
@@ -27,3 +34,20 @@ def best_precision(device: torch.device) -> str:
         capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
         return "bf16-mixed" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "32-true"
     return "32-true"
+
+
+def keep_freed_memory() -> None:
+    """What this process frees stays its own from now on, for the next step to take.
+
+    glibc gives large blocks back to the system as soon as they are freed, as the activations are after each step; the next
+    step asks for them anew, and the system then clears them page by page. Other allocators are left as they are.
+    """
+    set_malloc(MMAP_MAX, 0)
+    set_malloc(TRIM_THRESHOLD, 2**31 - 1)
+
+
+def set_malloc(name: int, value: int) -> None:
+    """One of the settings of glibc's malloc (`man mallopt`), where that is this process's allocator."""
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if hasattr(libc, "gnu_get_libc_version"):
+        libc.mallopt(name, value)

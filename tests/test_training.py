@@ -2,6 +2,7 @@
 
 import json
 import math
+import platform
 import subprocess
 import sys
 
@@ -101,6 +102,30 @@ def test_bf16_is_chosen_only_where_the_processor_has_it(monkeypatch):
     for capability, expected in (({"avx512_bf16": True}, "bf16-mixed"), ({"amx_bf16": True}, "bf16-mixed"), ({}, "32-true")):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=capability: found, raising=False)
         assert devices.best_precision(torch.device("cpu")) == expected
+
+
+PAGE_FAULTS = """
+import resource, torch
+from petseg_lib import devices
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(5):
+        torch.ones(20_000_000)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+given_back = faults()
+devices.open_fabric("cpu")
+torch.ones(20_000_000)
+print(given_back, faults())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators are left as they are")
+def test_memory_that_is_freed_is_kept_for_the_next_step():
+    result = subprocess.run([sys.executable, "-c", PAGE_FAULTS], capture_output=True, text=True, check=True)
+    given_back, kept = map(int, result.stdout.split())
+    assert kept < given_back / 20
 
 
 def test_the_optimizer_leaves_biases_and_batchnorm_undecayed():
