@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -15,7 +14,7 @@ from benchmarks.rows import Row, build_row, in_rounds, speed_over, target, time_
 from benchmarks.setting import REPORT_NETWORKS, TITLES, Setting
 from benchmarks.steps import our_step
 from benchmarks.timing import Measure, alternate, as_usual, quotient, spread, timed
-from petseg_lib import training
+from petseg_lib import checkpoints, training
 from petseg_lib.checkpoints import describe_model
 from petseg_lib.config import TrainingParameters
 from petseg_lib.data.cache import open_cache
@@ -25,11 +24,18 @@ from petseg_lib.models import build_model
 from petseg_lib.runs import Run
 
 REPORT, STEPS_ALONE = "the report's way", "its steps alone"
-PARTS = ("_measure", "_log", "_checkpoint", "_write", "_load_best")
+PARTS = {
+    "_measure": training,
+    "_log": training,
+    "keep": checkpoints.Checkpointer,
+    "_write": checkpoints.Checkpointer,
+    "__exit__": checkpoints.Checkpointer,
+    "_load_best": training,
+}
 WORDS = {
     "_measure": "validating",
     "_log": "TensorBoard",
-    "_checkpoint": "copying the state to go on",
+    "keep": "copying the state to go on",
     "_write": "writing it, in the background (seconds of one core)",
 }
 
@@ -39,7 +45,7 @@ def epoch(network: str) -> Callable[[Setting], list[Row]]:
 
     def row(setting: Setting) -> list[Row]:
         # The report's settings, but for a learning rate at which the weights are of use to the evaluation's row.
-        parameters = setting.parameters(network, learning_rate=1e-3)
+        parameters = setting.parameters(network, learning_rate=1e-3, epochs=setting.sizes.epochs[network])
         ours = OurEpochs(setting, parameters, f"epoch_{network}")
         report, loaders = _report(setting, parameters, ours)
         measures = {
@@ -79,13 +85,13 @@ class OurEpochs:
         """
         run = Run(self.setting.new_folder(self.name))
         fabric = training.start(self.parameters)
-        with clocked(training, PARTS) as seconds, closing_clocked(training) as closing:
+        with clocked(PARTS) as seconds:
             began = time.perf_counter()
             training.fit(self.model, *self.loaders.values(), self.parameters, run, fabric, self.description)
             total = time.perf_counter() - began
         for name, spent in seconds.items():
             self.parts[name].append(spent / self.parameters.epochs)
-        alone = total - seconds["_load_best"] - sum(closing)
+        alone = total - seconds["_load_best"] - seconds["__exit__"]
         return (alone + seconds["_write"] / usable_cores()) / self.parameters.epochs
 
     def steps_alone(self, count: int) -> Measure:
@@ -97,50 +103,35 @@ class OurEpochs:
     @property
     def checkpointing(self) -> list[float]:
         """Seconds an epoch."""
-        pairs = zip(self.parts["_checkpoint"], self.parts["_write"], strict=True)
+        pairs = zip(self.parts["keep"], self.parts["_write"], strict=True)
         return [copying + writing / usable_cores() for copying, writing in pairs]
 
 
 @contextmanager
-def clocked(module: Any, names: tuple[str, ...]) -> Iterator[dict[str, float]]:
-    """The seconds spent in some of a module's functions, by name, while the context lasts; of `_write` the processor's."""
-    seconds = dict.fromkeys(names, 0.0)
-    originals = {name: getattr(module, name) for name in names}
+def clocked(parts: dict[str, Any]) -> Iterator[dict[str, float]]:
+    """The seconds spent in functions, by their names in a module or class, while the context lasts; of `_write` the processor's."""
+    seconds = dict.fromkeys(parts, 0.0)
+    originals = {name: getattr(owner, name) for name, owner in parts.items()}
 
-    def clock(name: str, *arguments: Any, **options: Any) -> Any:
+    def with_clock(name: str) -> Callable[..., Any]:
         now = time.thread_time if name == "_write" else time.perf_counter
-        began = now()
-        try:
-            return originals[name](*arguments, **options)
-        finally:
-            seconds[name] += now() - began
+
+        def clock(*arguments: Any, **options: Any) -> Any:
+            began = now()
+            try:
+                return originals[name](*arguments, **options)
+            finally:
+                seconds[name] += now() - began
+
+        return clock
 
     try:
-        for name in names:
-            setattr(module, name, partial(clock, name))
+        for name, owner in parts.items():
+            setattr(owner, name, with_clock(name))
         yield seconds
     finally:
-        for name, original in originals.items():
-            setattr(module, name, original)
-
-
-@contextmanager
-def closing_clocked(module: Any) -> Iterator[list[float]]:
-    """The seconds for which the end of a run waits for files."""
-    closing: list[float] = []
-    original = module.Background
-
-    class Clocked(original):
-        def __exit__(self, *error: object) -> None:
-            began = time.perf_counter()
-            super().__exit__(*error)
-            closing.append(time.perf_counter() - began)
-
-    module.Background = Clocked
-    try:
-        yield closing
-    finally:
-        module.Background = original
+        for name, owner in parts.items():
+            setattr(owner, name, originals[name])
 
 
 def _report(setting: Setting, parameters: TrainingParameters, ours: OurEpochs) -> tuple[ReportTraining, list[DataLoader]]:
@@ -163,7 +154,7 @@ def _row(setting: Setting, network: str, parameters: TrainingParameters, taken: 
         taken,
         rivals=[REPORT],
         limits=[STEPS_ALONE],
-        conditions=f"{in_rounds(setting.sizes.slow_rounds)}; {images['train']} photographs to train and "
+        conditions=f"{in_rounds(setting.sizes.slow_rounds)} of {parameters.epochs} epochs; {images['train']} photographs to train and "
         f"{images['valid']} to validate, {parameters.image_size} px, {parameters.batch_size} a batch, width {parameters.width}; "
         f"the steps alone from {min(setting.sizes.alone_steps, len(ours.loaders['train']))} of them",
         targets=[

@@ -2,12 +2,13 @@
 
 import json
 import pickle  # for the name of its error alone
-from collections.abc import Callable
+import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import safetensors
 import safetensors.torch
 import torch
@@ -16,7 +17,9 @@ from torch import Tensor, nn
 from petseg_lib.config import TrainingParameters, shown
 from petseg_lib.data.masks import BORDER_POLICIES
 from petseg_lib.models import build_model
-from petseg_lib.runs import RunError, write_atomically
+from petseg_lib.runs import Run, RunError, write_atomically
+
+WRITING_SHARE = 0.02  # of a training's time, while which checkpoints may be under way to the disk
 
 
 def describe_model(parameters: TrainingParameters, mean: tuple[float, ...], std: tuple[float, ...]) -> dict[str, Any]:
@@ -103,33 +106,68 @@ def copied(state: Any, into: Any = None) -> Any:
     return [copied(value) for value in state] if isinstance(state, list) else state
 
 
-class Background:
-    """Does one thing at a time in a thread of its own, such as writing files while training goes on.
+class Checkpointer:
+    """Keeps what each epoch of a training leaves, and writes it in a thread while the next one trains.
 
-    As a context manager it ends only when the last thing is done. What went wrong there is raised by the next `wait` or
-    `start`, or at the end.
+    It writes as often as takes 2% of the time: after each epoch where that is quick, every few minutes where it is not. As a
+    context manager it writes what is left before it ends, after an error or an interrupt too, so that a run goes on from its
+    last finished epoch; one whose process was killed goes on from its last checkpoint, and comes to the same.
+
+    What went wrong in the thread is raised by the next `keep`, or at the end.
+
+    Args:
+        description: `describe_model`, saved with the best weights.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, run: Run, description: dict[str, Any]) -> None:
+        self._run, self._description = run, description
         self._pool, self._under_way = ThreadPoolExecutor(1), None
+        self._state: dict[str, Any] = {}
+        self._best: dict[str, Any] = {}
+        self._best_is_new = self._left = False
+        self._due = 0.0
 
-    def start(self, work: Callable[..., None], *arguments: Any) -> None:
-        """Begin, once what was begun before is done."""
-        self.wait()
-        self._under_way = self._pool.submit(work, *arguments)
+    def keep(self, state: dict[str, Any], best: dict[str, Tensor] | None) -> None:
+        """Copy what an epoch leaves, and write it if that is due.
 
-    def wait(self) -> None:
-        """Return once what was begun is done."""
+        Args:
+            state: what an interrupted run needs to go on; under `progress` its `history`, which is written at each epoch.
+            best: the weights to use, where the epoch was the best so far.
+        """
+        self._wait()
+        self._state = copied(state, self._state)
+        if best is not None:
+            self._best, self._best_is_new = copied(best, self._best), True
+        self._left = True
+        self._under_way = self._pool.submit(self._write, time.monotonic() >= self._due)
+
+    def _write(self, due: bool) -> None:
+        """The best model first, and then the state: a run that ends in between goes on from the state before, and comes to
+        the same."""
+        if due:
+            self._left, began = False, time.monotonic()
+            if self._best_is_new:
+                save_model(self._run.folder / "model.safetensors", self._best, self._description)
+                self._best_is_new = False
+            save_state(self._run.folder / "resume" / "state.pt", self._state)
+            now = time.monotonic()
+            self._due = now + (now - began) / WRITING_SHARE
+        self._run.write_table("history.csv", pd.DataFrame(self._state["progress"]["history"]))
+
+    def _wait(self) -> None:
         under_way, self._under_way = self._under_way, None
         if under_way is not None:
             under_way.result()
 
-    def __enter__(self) -> "Background":
+    def __enter__(self) -> "Checkpointer":
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._pool.shutdown()
-        self.wait()
+        with self._pool:
+            self._wait()
+            if self._left:
+                self._under_way = self._pool.submit(self._write, due=True)
+                self._wait()
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:

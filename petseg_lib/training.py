@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 from tqdm.std import tqdm
 
-from petseg_lib.checkpoints import Background, copied, load_state, save_model, save_state
+from petseg_lib.checkpoints import Checkpointer, load_state
 from petseg_lib.config import ReadableError, TrainingParameters, shown
 from petseg_lib.data.loaders import Batch, halved_batch, set_epoch, to_device
 from petseg_lib.data.pets import PetDataset
@@ -116,8 +116,10 @@ def fit(
     evaluated = fabric.setup_module(averaged.module, move_to_device=False) if averaged else wrapped
     loss_of = build_loss(parameters.loss)
     watched = someone_watches()
-    snapshot: dict[str, Any] = {}
-    with SummaryWriter(run.folder / "tensorboard", purge_step=progress.epoch + 1) as writer, Background() as background:
+    with (
+        SummaryWriter(run.folder / "tensorboard", purge_step=progress.epoch + 1) as writer,
+        Checkpointer(run, description) as checkpointer,
+    ):
         while progress.epoch < parameters.epochs and not _out_of_patience(progress, parameters):
             epoch, began = progress.epoch + 1, time.perf_counter()
             set_epoch(train_loader, epoch)
@@ -145,7 +147,8 @@ def fit(
                 progress.best_epoch, progress.best_dice = epoch, row["valid_dice"]
             progress.epoch = epoch
             progress.history.append(row)
-            _checkpoint(background, run, snapshot, parts, progress, description if better else None)
+            state = {name: part.state_dict() for name, part in parts.items()} | {"progress": vars(progress)}
+            checkpointer.keep(state, (averaged.module if averaged else model).state_dict() if better else None)
             _log(writer, row, *seen, description)
             print(_line(row, parameters.epochs, better), flush=True)
     _load_best(run, model)
@@ -246,28 +249,6 @@ def _line(row: dict[str, float], epochs: int, better: bool) -> str:
         f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}  train loss {row['train_loss']:.4f} Dice {row['train_dice']:.4f}"
         f"  valid loss {row['valid_loss']:.4f} Dice {row['valid_dice']:.4f}  {row['seconds']:.1f} s{'  best' if better else ''}"
     )
-
-
-def _checkpoint(
-    background: Background, run: Run, snapshot: dict, parts: dict, progress: Progress, description: dict | None
-) -> None:
-    """Copy what an epoch leaves into the snapshot, which is written while the next one trains."""
-    background.wait()
-    state = {name: part.state_dict() for name, part in parts.items()} | {"progress": vars(progress)}
-    snapshot.update(copied(state, snapshot))
-    background.start(_write, run, snapshot, description)
-
-
-def _write(run: Run, state: dict[str, Any], description: dict[str, Any] | None) -> None:
-    """The best model where the epoch was the best, and then the state: a run that ends in between goes on from the epoch
-    before, and comes to the same."""
-    if description is not None:
-        averaged = {
-            name.removeprefix("module."): each for name, each in state.get("averaged", {}).items() if name != "n_averaged"
-        }
-        save_model(run.folder / "model.safetensors", averaged or state["model"], description)
-    save_state(run.folder / "resume" / "state.pt", state)
-    run.write_table("history.csv", pd.DataFrame(state["progress"]["history"]))
 
 
 def _resume(run: Run, parts: dict[str, Any]) -> Progress:

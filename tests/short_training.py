@@ -15,8 +15,9 @@ SMALL = {"image_size": 32, "width": 4, "depth": 2, "batch_size": 4, "epochs": 8,
 TIMINGS = {"training_seconds", "images_per_second"}
 
 
-def train(run_dir: str, data: str) -> None:
-    """What notebook 03 does."""
+def train(run_dir: str, data: str, writing_share: float) -> None:
+    """What notebook 03 does; `writing_share` is that of checkpoints."""
+    checkpoints.WRITING_SHARE = writing_share
     torch.set_num_threads(1)
     p = UNetParameters.checked(SMALL | {"run_dir": run_dir, "data": data, "ema_decay": 0.9})
     run = runs.open_run(p, "03_unet_training")

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import short_training
 
+from petseg_lib.checkpoints import load_state
 from petseg_lib.data.synthetic import draw_pets
 
 
@@ -23,8 +24,8 @@ def test_killed_runs_end_as_those_left_in_peace(tmp_path, temporary_workspace, m
     context.set_forkserver_preload(["short_training"])  # imported once for all runs
     data, draws, reached = draw_pets(tmp_path / "pets", 40), random.Random(0), []
 
-    def start(run_dir):
-        process = context.Process(target=short_training.train, args=(run_dir, str(data)))
+    def start(run_dir, writing_share=0.02):
+        process = context.Process(target=short_training.train, args=(run_dir, str(data), writing_share))
         process.start()
         return process
 
@@ -33,15 +34,18 @@ def test_killed_runs_end_as_those_left_in_peace(tmp_path, temporary_workspace, m
 
     start("runs/t/peaceful").join()
     reference = short_training.content(temporary_workspace / "runs/t/peaceful")
-    for kill, way in enumerate((signal.SIGKILL, signal.SIGTERM, signal.SIGKILL)):
+    # The last one's checkpoint is of its first epoch, as if its writing took long.
+    for kill, (way, writing_share) in enumerate(((signal.SIGKILL, 0.02), (signal.SIGTERM, 0.02), (signal.SIGKILL, 1e-9))):
         folder = temporary_workspace / f"runs/t/killed_{kill}"
-        process, enough = start(f"runs/t/killed_{kill}"), draws.randint(1, 5)
+        process, enough = start(f"runs/t/killed_{kill}", writing_share), draws.randint(2, 5)
         while epochs(folder) < enough and process.is_alive():
             time.sleep(0.005)
         time.sleep(draws.uniform(0, 0.1))  # anywhere in an epoch
         os.kill(process.pid, way)
         process.join()
         reached.append(epochs(folder))
+        if writing_share < 0.02:
+            assert load_state(folder / "resume" / "state.pt")["progress"]["epoch"] == 1 < reached[-1]
         again = start(f"runs/t/killed_{kill}")
         again.join()
         assert again.exitcode == 0

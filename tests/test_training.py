@@ -70,6 +70,24 @@ def test_an_interrupted_run_ends_as_one_that_was_not(pets, settings):
     assert (broken.folder / "model.safetensors").read_bytes() == (whole.folder / "model.safetensors").read_bytes()
 
 
+def test_checkpoints_that_take_long_are_written_less_often_but_never_left_out(pets, monkeypatch):
+    written, save = [], checkpoints.save_state
+    monkeypatch.setattr(
+        checkpoints, "save_state", lambda path, state: written.append(state["progress"]["epoch"]) or save(path, state)
+    )
+    monkeypatch.setattr(checkpoints, "WRITING_SHARE", 1e9)
+    each, _ = train(pets, "runs/t/each", epochs=4)
+    monkeypatch.setattr(checkpoints, "WRITING_SHARE", 1e-9)
+    train(pets, "runs/t/seldom", epochs=4)
+    assert written == [1, 2, 3, 4, 1, 4]
+    with pytest.raises(KeyboardInterrupt):
+        train(pets, "runs/t/stopped", stop_after=3, epochs=4)
+    assert written[6:] == [1, 3]
+    stopped, history = train(pets, "runs/t/stopped", epochs=4)
+    assert written[8:] == [4] and len(stopped.history) == len(history) == 4
+    assert (stopped.folder / "model.safetensors").read_bytes() == (each.folder / "model.safetensors").read_bytes()
+
+
 def test_a_run_learns_and_keeps_its_best_epoch(pets):
     run, history = train(pets, "runs/t/learns", epochs=8, learning_rate=0.01)
     assert history["train_loss"].iloc[-1] < history["train_loss"].iloc[0]
