@@ -18,6 +18,7 @@ import pandas as pd
 import psutil
 from short_training import SMALL, content
 
+from petseg_lib.checkpoints import load_state
 from petseg_lib.data.synthetic import draw_pets
 
 # Each run of the same number has the same parameters, so that it can be compared.
@@ -31,28 +32,32 @@ WAYS = ("SIGKILL to all", "SIGKILL to the kernel", "SIGTERM to petseg")
 
 
 def torture(kills: int, seed: int, workspace: Path) -> pd.DataFrame:
-    """One row a killed run: notebook, way, seconds (after its start), epochs (finished by then), identical (at the end)."""
+    """One row a killed run: notebook, way, seconds (after its start), epochs (finished by then), checkpoint (the epoch that is
+    gone on from), identical (at the end)."""
     draws = random.Random(seed)
     data = draw_pets(workspace / "pets", 40)
     variants = VARIANTS[: max(1, kills // 5)]  # each needs a run left in peace
     peaceful = []
     for number, (notebook, settings) in enumerate(variants):
-        began = time.monotonic()
         assert start(workspace, notebook, f"runs/t/peaceful_{number}", data, settings).wait() == 0
-        peaceful.append((workspace / f"runs/t/peaceful_{number}", time.monotonic() - began))
+        peaceful.append(workspace / f"runs/t/peaceful_{number}")
     rows = []
-    for kill, ((notebook, settings), (reference, duration)) in zip(
+    for kill, ((notebook, settings), reference) in zip(
         range(kills), itertools.cycle(zip(variants, peaceful, strict=True)), strict=False
     ):
         out, way = f"runs/t/killed_{kill}", WAYS[kill % len(WAYS)]
-        seconds = draws.uniform(0.3, 0.95) * duration
+        folder, enough, began = workspace / out, draws.randint(0, SMALL["epochs"]), time.monotonic()
         process = start(workspace, notebook, out, data, settings)
-        time.sleep(seconds)
+        while epochs(folder) < enough and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(draws.uniform(0, 0.3 if enough else 8))  # anywhere in an epoch, or in the start before the first
+        seconds = time.monotonic() - began
         end(process, way)
-        reached = epochs(workspace / out)
+        reached, state = epochs(folder), folder / "resume" / "state.pt"
+        checkpoint = load_state(state)["progress"]["epoch"] if state.is_file() else 0
         assert start(workspace, notebook, out, data, settings).wait() == 0, f"{out} could not go on"
-        rows.append((notebook, way, round(seconds, 1), reached, content(workspace / out) == content(reference)))
-    return pd.DataFrame(rows, columns=["notebook", "way", "seconds", "epochs", "identical"])
+        rows.append((notebook, way, round(seconds, 1), reached, checkpoint, content(folder) == content(reference)))
+    return pd.DataFrame(rows, columns=["notebook", "way", "seconds", "epochs", "checkpoint", "identical"])
 
 
 def start(workspace: Path, notebook: str, out: str, data: Path, settings: dict) -> subprocess.Popen:
