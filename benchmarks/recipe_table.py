@@ -35,16 +35,22 @@ def rows(split: str) -> list[dict[str, Any]]:
         row["flipped"] = float(np.mean([each["dice_flipped"] for each in mine]))
         row["cpu_seconds"] = float(np.median([each["cpu_seconds"] for each in mine]))
         row["epochs"] = int(np.median([each["epochs"] for each in mine]))
+        last = [np.subtract(each["dice_last"], each["dice"]) for each in mine if "dice_last" in each]
+        row["last"] = gained(last) if last else ""
         row["gains"] = []
         others = own.get("against", own.get("of", []))
         for over in [others] if isinstance(others, str) else others:
             before = {each["seed"]: np.array(each["dice"]) for each in entries if each["recipe"] == over}
             if common := sorted(dice.keys() & before.keys()):
-                gain = hierarchical_interval(np.stack([dice[seed] - before[seed] for seed in common]))
-                seeds = f"{len(common)} seed{'s' if len(common) > 1 else ''}"
-                row["gains"].append(f"{gain.mean:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}] over {over}, {seeds}")
+                row["gains"].append(gained([dice[seed] - before[seed] for seed in common], f" over {over}"))
         table.append(row)
     return table
+
+
+def gained(differences: list[np.ndarray], over: str = "") -> str:
+    """A gain in words, of the differences of each seed (one a row) on each image."""
+    gain, count = hierarchical_interval(np.stack(differences)), len(differences)
+    return f"{gain.mean:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]{over}, {count} seed{'s' if count > 1 else ''}"
 
 
 def write_table() -> None:
@@ -53,17 +59,17 @@ def write_table() -> None:
     what = "What a minute of training buys: recipes tried on real photographs, over seeds, each a run without a notebook.\n"
     parts = ["# Recipes tried\n", what, f"![Dice over time]({FIGURE.name})\n"]
     parts.append(
-        "dice_image at native size, border policy `pet`. *Gain* is over the recipe that it builds on, with the 95% bootstrap interval over seeds and images; of one seed it says nothing of other seeds, which move Dice by about 0.01. `dev` (see the head of `recipes.py`) trains on 200 photographs and measures on 100, so its figures are lower than those of `test`.\n"
+        "dice_image at native size, border policy `pet`. *Gain* is over the recipe that it builds on, with the 95% bootstrap interval over seeds and images; of one seed it says nothing of other seeds, which move Dice by about 0.01. `dev` (see the head of `recipes.py`) trains on 200 photographs and measures on 100, so its figures are lower than those of `test`. *Last epoch* is what that one's weights gain over those of the best epoch by the validation photographs, which the other columns are of.\n"
     )
     for split in splits:
         parts.append(
-            f"## {split}\n\n| recipe | what it changes | seeds | Dice | gain | with flips | epochs | CPU s |\n|---|---|---|---|---|---|---|---|"
+            f"## {split}\n\n| recipe | what it changes | seeds | Dice | gain | with flips | last epoch | epochs | CPU s |\n|---|---|---|---|---|---|---|---|---|"
         )
         for row in rows(split):
             spread = f" ± {row['spread']:.4f}" if row["spread"] is not None else ""
             parts.append(
                 f"| {row['recipe']} | {row['why']} | {row['seeds']} | {row['dice']:.4f}{spread} | {'<br>'.join(row['gains'])} | {row['flipped']:.4f} "
-                f"| {row['epochs']} | {row['cpu_seconds']:.0f} |"
+                f"| {row['last']} | {row['epochs']} | {row['cpu_seconds']:.0f} |"
             )
         parts.append("")
     write_atomically(TABLE, ("\n".join(parts)).encode())

@@ -14,6 +14,7 @@ Splits to train and measure on:
 """
 
 import argparse
+import copy
 import json
 import os
 import shutil
@@ -38,7 +39,7 @@ from petseg_lib.data import cache, loaders, pets
 from petseg_lib.data.statistics import channel_statistics
 from petseg_lib.models import build_model
 from petseg_lib.profiles import load_profile
-from petseg_lib.runs import open_run, write_atomically
+from petseg_lib.runs import Run, open_run, write_atomically
 
 HERE = Path(__file__).parent
 RECIPES, RESULTS = HERE / "recipes.yaml", HERE / "recipes.json"
@@ -113,6 +114,8 @@ def train(name: str, seed: int, split: str, data: str) -> dict[str, Any]:
     with in_place:
         history = training.fit(model, train_loader, valid_loader, p, run, fabric, description)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    last = copy.deepcopy(model)
+    last.load_state_dict(last_weights(run))
 
     def dice(network: nn.Module) -> list[float]:
         table = evaluation.evaluate(network, dataset, parts["measured"], caches["measured"], description, fabric)
@@ -131,7 +134,15 @@ def train(name: str, seed: int, split: str, data: str) -> dict[str, Any]:
         "curve": [[round(s, 1), round(d, 4)] for s, d in zip(history["seconds"].cumsum(), history["valid_dice"], strict=True)],
         "dice": dice(model),
         "dice_flipped": dice(Flipped(model)),
+        "dice_last": dice(last),
     }
+
+
+def last_weights(run: Run) -> dict[str, Tensor]:
+    """Those of a training's last epoch, where `fit` ends with those of its best; of their EMA, where there is one."""
+    state = checkpoints.load_state(run.folder / "resume" / "state.pt")
+    averaged = state.get("averaged", {})
+    return {name.removeprefix("module."): each for name, each in averaged.items() if name != "n_averaged"} or state["model"]
 
 
 def load() -> list[dict[str, Any]]:

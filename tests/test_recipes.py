@@ -77,6 +77,7 @@ def test_a_recipe_is_trained_and_measured(recipes, tiny_dataset, monkeypatch):
     entry = recipes.train("small", 3, "test", str(tiny_dataset()))
     assert (entry["recipe"], entry["seed"], entry["split"], entry["epochs"]) == ("small", 3, "test", 1)
     assert len(entry["dice"]) == len(entry["dice_flipped"]) == 9 and all(0 <= dice <= 1 for dice in entry["dice"])
+    assert entry["dice_last"] == entry["dice"]  # of one epoch
     assert entry["cpu_seconds"] > 0 and len(entry["curve"]) == 1
     recipes.keep(entry)
     recipes.keep(entry | {"dice": [1.0] * 9})
@@ -127,7 +128,10 @@ def test_the_table_says_what_a_recipe_gains_and_over_how_many_seeds(recipes, tab
             entry = {"recipe": name, "seed": seed, "split": "dev", "epochs": 2, "cpu_seconds": 60.0, "wall_seconds": 120.0}
             entry["curve"] = [[60.0, 0.5], [120.0, 0.7]]
             recipes.keep(entry | {"dice": dice.tolist(), "dice_flipped": dice.tolist()})
-            recipes.keep(entry | {"split": "test", "dice": dice.tolist(), "dice_flipped": dice.tolist()})
+            recipes.keep(
+                entry
+                | {"split": "test", "dice_last": (dice - 0.02).tolist(), "dice": dice.tolist(), "dice_flipped": dice.tolist()}
+            )
             for other, more in (("unet_report", 0.05), ("unet_report_16", 0.0), ("unet_sample", 0.1)):
                 of_other = (base + more).tolist()
                 recipes.keep(entry | {"recipe": other, "split": "Bengal", "dice": of_other, "dice_flipped": of_other})
@@ -137,7 +141,8 @@ def test_the_table_says_what_a_recipe_gains_and_over_how_many_seeds(recipes, tab
     (sample,) = (row for row in table.rows("Bengal") if row["recipe"] == "unet_sample")
     assert [gain[:7] for gain in sample["gains"]] == ["+0.0500", "+0.1000"]  # against each that it names
     table.write_table()
-    assert "+0.1000 [+0.1000, +0.1000] over unet, 2 seeds" in table.TABLE.read_text(encoding="utf-8")
+    written = table.TABLE.read_text(encoding="utf-8")
+    assert "+0.1000 [+0.1000, +0.1000] over unet, 2 seeds" in written and "| -0.0200 [-0.0200, -0.0200], 2 seeds |" in written
     assert table.FIGURE.is_file()
     drawn = table.curves()
     assert list(drawn) == ["unet", "unet_half"]
