@@ -162,7 +162,8 @@ def keep(entry: dict[str, Any]) -> None:
 def train_all(names: list[str], seeds: list[int], split: str, data: str, jobs: int) -> bool:
     """Each training in a process of its own, `jobs` at a time, which share the cores. True where all succeeded."""
     threads = max(1, usable_cores() // jobs)
-    done = {(each["recipe"], each["seed"], each["split"]) for each in load()}
+    # An entry of before `dice_last` was measured is made anew.
+    done = {(each["recipe"], each["seed"], each["split"]) for each in load() if "dice_last" in each}
 
     def one(job: tuple[str, int]) -> bool:
         name, seed = job
