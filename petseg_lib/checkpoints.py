@@ -138,7 +138,10 @@ class Checkpointer:
         self._wait()
         self._state = copied(state, self._state)
         if best is not None:
-            self._best, self._best_is_new = copied(best, self._best), True
+            # As save_model needs them: an operation in its thread would start threads of OpenMP beside the training's, and
+            # these then wait asleep for each other.
+            contiguous = {name: each.contiguous() for name, each in best.items()}
+            self._best, self._best_is_new = copied(contiguous, self._best), True
         self._left = True
         self._under_way = self._pool.submit(self._write, time.monotonic() >= self._due)
 

@@ -88,6 +88,21 @@ def test_checkpoints_that_take_long_are_written_less_often_but_never_left_out(pe
     assert (stopped.folder / "model.safetensors").read_bytes() == (each.folder / "model.safetensors").read_bytes()
 
 
+def test_the_thread_that_writes_has_nothing_to_compute(pets, monkeypatch):
+    """Its threads of OpenMP would stand in the way of the training's."""
+    save, contiguous = checkpoints.save_model, []
+
+    def watched(path, weights, description):
+        contiguous.extend(weight.is_contiguous() for weight in weights.values())
+        save(path, weights, description)
+
+    monkeypatch.setattr(checkpoints, "save_model", watched)
+    train(pets, "runs/t/contiguous", epochs=1)
+    model = build_model("unet", width=4, depth=2).to(memory_format=torch.channels_last)
+    assert not all(weight.is_contiguous() for weight in model.state_dict().values())
+    assert contiguous and all(contiguous)
+
+
 def test_a_run_learns_and_keeps_its_best_epoch(pets):
     run, history = train(pets, "runs/t/learns", epochs=8, learning_rate=0.01)
     assert history["train_loss"].iloc[-1] < history["train_loss"].iloc[0]
