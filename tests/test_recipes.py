@@ -32,6 +32,7 @@ def table(recipes, monkeypatch, tmp_path):
     module = import_module("benchmarks.recipe_table")
     monkeypatch.setattr(module, "TABLE", tmp_path / "RECIPES.md")
     monkeypatch.setattr(module, "FIGURE", tmp_path / "dice_over_time.svg")
+    monkeypatch.setattr(module, "DRAWN", ("unet", "unet_half"))
     return module
 
 
