@@ -16,10 +16,11 @@ from petseg_lib import training
 from petseg_lib.data.loaders import Batch
 from petseg_lib.dice import Loss, build_loss
 from petseg_lib.models.blocks import SegmentationNetwork, pad_to_stride
+from petseg_lib.models.resnet34_unet import ResidualBlock
 
 MIXUP_ALPHA = 0.2
 SIDE_WEIGHT = 0.4
-TRIED = ("deep_supervision", "mixup")
+TRIED = ("deep_supervision", "mixup", "zero_residuals")
 
 
 class Mixup:
@@ -86,4 +87,7 @@ def apply(
     if tried == "deep_supervision":
         deep = DeepSupervision(model)
         return deep, loader, patch.object(training, "build_loss", deep.loss)
+    if tried == "zero_residuals":
+        for block in (each for each in model.modules() if isinstance(each, ResidualBlock)):
+            nn.init.zeros_(block.bn2.weight)  # Goyal et al. 2017, section 5.1
     return model, loader, nullcontext()
