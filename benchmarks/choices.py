@@ -4,26 +4,27 @@ import copy
 from collections.abc import Callable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from benchmarks.rows import Row, build_row, in_rounds
 from benchmarks.setting import TITLES, Setting
 from benchmarks.steps import ENDLESS, random_batch
-from benchmarks.timing import alternate, timed
+from benchmarks.timing import Measure, alternate, timed
 from petseg_lib import training
 from petseg_lib.config import TrainingParameters
 from petseg_lib.dice import build_loss
 from petseg_lib.models import build_model
 from petseg_lib.models.folding import fold_batchnorm
-from petseg_lib.optimisation import build_optimizer, build_schedule
+from petseg_lib.optimisation import build_optimizer, build_schedule, is_hidden, orthogonalised
 
 FLOAT32, PLANES, COMPILED = "in float32", "channels first", "compiled by inductor"
-UNFUSED, MUON = "AdamW not fused", "with Muon for AdamW"
+ADAMW, UNFUSED = "with AdamW for Muon", "with AdamW that is not fused"
 UNFOLDED = "BatchNorm not folded"
+WHOLE, WHOLE_BF16 = "the whole matrix iterated", "the same in bf16"
 
 
 def choices(setting: Setting) -> list[Row]:
-    return [row(setting, network) for network in ("unet", "resnet34_unet") for row in (_training, _inference)]
+    return [row(setting, network) for network in ("unet", "resnet34_unet") for row in (_training, _inference, _orthogonalising)]
 
 
 def _parameters(setting: Setting, network: str, **changes: str) -> TrainingParameters:
@@ -31,13 +32,13 @@ def _parameters(setting: Setting, network: str, **changes: str) -> TrainingParam
 
 
 def _training(setting: Setting, network: str) -> Row:
-    p = _parameters(setting, network)
+    p, adamw = _parameters(setting, network), _parameters(setting, network, optimizer="adamw")
     measures = {
         "ours": timed(_step(setting, p), setting.device),
         FLOAT32: timed(_step(setting, _parameters(setting, network, precision="32-true")), setting.device),
         PLANES: timed(_step(setting, p, memory_format=torch.contiguous_format), setting.device),
-        UNFUSED: timed(_step(setting, p, fused=False), setting.device),
-        MUON: timed(_step(setting, _parameters(setting, network, optimizer="muon"), fused=False), setting.device),
+        ADAMW: timed(_step(setting, adamw), setting.device),
+        UNFUSED: timed(_step(setting, adamw, fused=False), setting.device),
     }
     if not setting.quick:  # compiling takes a minute
         measures[COMPILED] = timed(_step(setting, p, prepare=torch.compile), setting.device)
@@ -54,6 +55,29 @@ def _inference(setting: Setting, network: str) -> Row:
         PLANES: timed(_forward(setting, p, memory_format=torch.contiguous_format), setting.device),
     }
     return _row(setting, network, "forward passes of a batch", p, measures)
+
+
+def _orthogonalising(setting: Setting, network: str) -> Row:
+    """What Muon adds to a step, for all convolutions that it steps."""
+    p = _parameters(setting, network)
+    weights = [each for each in build_model(p.model, **p.model_settings()).parameters() if is_hidden(each)]
+    matrices = [torch.randn_like(each, device=setting.device).flatten(1) for each in weights]
+
+    def measure(of: Callable[[Tensor], Tensor], dtype: torch.dtype = torch.float32) -> Measure:
+        return timed(lambda: [of(each.to(dtype)) for each in matrices], setting.device)
+
+    measures = {"ours": measure(orthogonalised), WHOLE: measure(_iterated), WHOLE_BF16: measure(_iterated, torch.bfloat16)}
+    return _row(setting, network, "orthogonalising for Muon's step", p, measures)
+
+
+def _iterated(matrix: Tensor) -> Tensor:
+    """`optimisation.orthogonalised` as Muon's authors write it: each iteration multiplies the whole matrix."""
+    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+    wide = wide / (wide.norm() + 1e-7)
+    for _ in range(5):
+        gram = wide @ wide.T
+        wide = torch.addmm(wide, torch.addmm(gram, gram, gram, beta=-4.7750, alpha=2.0315), wide, beta=3.4445)
+    return wide if matrix.shape[0] <= matrix.shape[1] else wide.T
 
 
 def _row(setting: Setting, network: str, what: str, p: TrainingParameters, measures: dict) -> Row:
@@ -75,14 +99,14 @@ def _step(
     p: TrainingParameters,
     memory_format: torch.memory_format = torch.channels_last,
     prepare: Callable[[nn.Module], nn.Module] = lambda model: model,
-    fused: bool = True,
+    fused: bool | None = None,
 ) -> Callable[[], None]:
     """A training step without anything around it."""
     fabric = training.start(p)
     model = build_model(p.model, **p.model_settings()).to(fabric.device, memory_format=memory_format).train()
     wrapped, optimizer = fabric.setup(prepare(model), build_optimizer(model, p))
     for group in optimizer.param_groups:
-        group["fused"] = fused
+        group["fused"] = group["fused"] if fused is None else fused
     schedule, loss_of = build_schedule(optimizer, p, ENDLESS), build_loss(p.loss)
     batch = random_batch(p.batch_size, p.image_size, setting.device)
     image = batch.image.contiguous(memory_format=memory_format)

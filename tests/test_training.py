@@ -171,7 +171,6 @@ def test_the_optimizer_leaves_biases_and_batchnorm_undecayed():
 def test_muon_steps_a_convolution_along_its_orthogonalised_momentum():
     convolution = torch.nn.Conv2d(8, 12, 3)
     optimizer = optimisation.build_optimizer(convolution, UNetParameters(optimizer="muon", learning_rate=0.1, weight_decay=0.0))
-    optimizer.matrix_dtype = torch.float32
     before, bias = convolution.weight.detach().clone(), convolution.bias.detach().clone()
     torch.manual_seed(0)
     convolution.weight.grad, convolution.bias.grad = torch.randn(12, 8, 3, 3), torch.ones(12)
@@ -191,7 +190,7 @@ def test_muon_steps_as_pytorchs_own_does_on_matrices():
     convolution = torch.nn.Conv2d(16, 6, 1, bias=False)
     matrix = torch.nn.Parameter(convolution.weight.detach().flatten(1).clone())
     ours = optimisation.build_optimizer(convolution, UNetParameters(optimizer="muon", learning_rate=0.01, weight_decay=0.5))
-    ours.matrix_dtype = torch.bfloat16
+    ours.matrix_dtype = torch.bfloat16  # as theirs
     theirs = torch.optim.Muon([matrix], lr=0.01, weight_decay=0.5, adjust_lr_fn="match_rms_adamw")
     for _ in range(3):
         matrix.grad = torch.randn(6, 16)
@@ -199,6 +198,20 @@ def test_muon_steps_as_pytorchs_own_does_on_matrices():
         ours.step()
         theirs.step()
     torch.testing.assert_close(convolution.weight.flatten(1), matrix, rtol=0.02, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(16, 144), (64, 32), (9, 9)])
+def test_orthogonalised_is_five_newton_schulz_iterations(shape):
+    generator = torch.Generator().manual_seed(0)
+    left, _, right = torch.linalg.svd(torch.randn(shape, generator=generator, dtype=torch.float64), full_matrices=False)
+    singular = torch.logspace(0, -5, min(shape), dtype=torch.float64)  # the smallest are what rounding could spoil
+    iterated = singular / singular.norm()
+    for _ in range(5):
+        iterated = 3.4445 * iterated - 4.7750 * iterated**3 + 2.0315 * iterated**5
+    expected = left * iterated @ right
+    for dtype, tolerance in ((torch.float64, 1e-6), (torch.float32, 2e-3), (torch.bfloat16, 0.5)):
+        given = optimisation.orthogonalised((left * singular @ right).to(dtype)).double()
+        assert (given - expected).norm() <= tolerance * expected.norm()
 
 
 def test_muon_leaves_the_first_and_the_last_convolution_to_adamw():
