@@ -19,7 +19,7 @@ from petseg_lib.data.masks import BORDER_POLICIES
 from petseg_lib.models import build_model
 from petseg_lib.runs import Run, RunError, write_atomically
 
-WRITING_SHARE = 0.02  # of a training's time, while which checkpoints may be under way to the disk
+WRITING_SHARE = 0.01  # of a training's time, while which checkpoints may be under way to the disk
 LONGEST_SECONDS = 600  # between two checkpoints, wherever an epoch is shorter
 
 
@@ -110,7 +110,7 @@ def copied(state: Any, into: Any = None) -> Any:
 class Checkpointer:
     """Keeps what each epoch of a training leaves, and writes it in a thread while the next one trains.
 
-    It writes as often as takes 2% of the time, and at least every ten minutes: after each epoch where that is quick. As a
+    It writes as often as takes 1% of the time, and at least every ten minutes: after each epoch where that is quick. As a
     context manager it writes what is left before it ends, after an error or an interrupt too, so that a run goes on from its
     last finished epoch; one whose process was killed goes on from its last checkpoint, and comes to the same.
 
