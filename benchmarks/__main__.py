@@ -15,7 +15,7 @@ import torch
 from benchmarks import caching, choices, epochs, evaluating, feeding, kept_memory, lasting, mean_std, opening, prediction, steps
 from benchmarks.machine import in_words
 from benchmarks.rows import Row
-from benchmarks.setting import QUICK, Setting, Sizes
+from benchmarks.setting import GPU, QUICK, Setting, Sizes
 from benchmarks.write_up import write_up
 from petseg_lib.config import workspace
 from petseg_lib.data.pets import dataset_folder
@@ -45,15 +45,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the suite; returns the exit status."""
     options = _parser().parse_args(arguments)
     data = dataset_folder(options.data)
-    out = Path(options.out or (workspace() / "build" / "bench-quick" if options.quick else HERE))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    standing = HERE / "gpu" if device == "cuda" else HERE
+    out = Path(options.out or (workspace() / "build" / "bench-quick" if options.quick else standing))
     out.mkdir(parents=True, exist_ok=True)
     (workspace() / "build").mkdir(parents=True, exist_ok=True)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     with (
         TemporaryDirectory(prefix="bench-", dir=workspace() / "build", ignore_cleanup_errors=True) as folder,
         processes_in(folder),
     ):
-        setting = Setting(str(data.resolve()), QUICK if options.quick else Sizes(), Path(folder), device, options.quick)
+        sizes = QUICK if options.quick else GPU if device == "cuda" else Sizes()
+        setting = Setting(str(data.resolve()), sizes, Path(folder), device, options.quick)
         measure(setting, options.rows or list(ROWS), out, data_in_words(options.data, setting))
     return 0
 
@@ -82,7 +84,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", default="demo", metavar="DIR", help="dataset folder in the Oxford layout, or demo (default)")
     parser.add_argument("--rows", nargs="+", choices=list(ROWS), metavar="NAME", help=f"only these: {', '.join(ROWS)}")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that all works")
-    parser.add_argument("--out", metavar="DIR", help="where results go (default: benchmarks; of --quick: build/bench-quick)")
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        help="where results go (default: benchmarks, on a GPU benchmarks/gpu; of --quick: build/bench-quick)",
+    )
     return parser
 
 

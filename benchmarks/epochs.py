@@ -8,7 +8,6 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-from benchmarks.machine import usable_cores
 from benchmarks.report_way import ReportTraining, report_loader
 from benchmarks.rows import Row, build_row, in_rounds, speed_over, target, time_over
 from benchmarks.setting import REPORT_NETWORKS, TITLES, Setting
@@ -20,6 +19,7 @@ from petseg_lib.config import TrainingParameters
 from petseg_lib.data.cache import open_cache
 from petseg_lib.data.loaders import build_loader
 from petseg_lib.data.statistics import REPORT_MEAN, REPORT_STD
+from petseg_lib.gpus import usable_cores
 from petseg_lib.models import build_model
 from petseg_lib.runs import Run
 

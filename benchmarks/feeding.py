@@ -9,14 +9,14 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from benchmarks.machine import usable_cores
 from benchmarks.report_way import BACKGROUND, report_loader
 from benchmarks.rows import Row, build_row, in_rounds
 from benchmarks.setting import Setting
 from benchmarks.timing import Measure, alternate, timed
 from petseg_lib.data.cache import open_cache
-from petseg_lib.data.loaders import Batch, build_loader, set_epoch
+from petseg_lib.data.loaders import Batch, build_loader, set_epoch, worker_count
 from petseg_lib.data.statistics import REPORT_MEAN, REPORT_STD
+from petseg_lib.gpus import usable_cores
 
 REPORT, TORCHVISION, COPYING = "the report's way", "torchvision v2 with workers", "copying the same bytes"
 COLOUR = "ours with flips and colour changes"
@@ -52,7 +52,7 @@ def _at(setting: Setting, size: int, images: int) -> Row:
         limits=[COPYING],
         higher_is_better=True,
         conditions=f"{in_rounds(setting.sizes.rounds)} of {len(pets)} photographs, {parameters.batch_size} a batch; "
-        f"affine changes as in the report; {usable_cores()} workers for torchvision, none for the others",
+        f"affine changes as in the report; workers: {usable_cores()} for torchvision, {worker_count(parameters)} for ours, none for the report's way",
     )
 
 

@@ -1,9 +1,10 @@
 """The machine in words, and what it can do at most."""
 
-import os
 import platform
 from importlib.metadata import version
 from pathlib import Path
+
+from petseg_lib.gpus import usable_cores
 
 PACKAGES = ("torch", "torchvision", "segmentation-models-pytorch", "albumentations", "opencv-python-headless", "pillow", "numpy")
 
@@ -19,11 +20,6 @@ def in_words(device: str) -> str:
         words.append(torch.cuda.get_device_name())
     words.append(f"{platform.system()}, Python {platform.python_version()}")
     return "; ".join(words) + "; " + ", ".join(f"{name} {version(name)}" for name in PACKAGES)
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _capabilities() -> dict[str, bool]:
@@ -51,5 +47,6 @@ def product_rate(device: str, precision: str, side: int):
     import torch
 
     dtype = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision, torch.float32)
-    first, second, result = (torch.ones(side, side, dtype=dtype, device=device) for _ in range(3))
+    # of random numbers: a GPU multiplies ones and zeros faster, since fewer of its transistors switch
+    first, second, result = (torch.randn(side, side, device=device).to(dtype) for _ in range(3))
     return (lambda: torch.mm(first, second, out=result)), 2 * side**3 / 1e9

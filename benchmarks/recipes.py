@@ -32,11 +32,11 @@ from filelock import FileLock
 from torch import Tensor, nn
 
 from benchmarks import tried
-from benchmarks.machine import usable_cores
 from petseg_lib import checkpoints, evaluation, training
 from petseg_lib.config import NOTEBOOKS, ReadableError, workspace
 from petseg_lib.data import cache, loaders, pets
 from petseg_lib.data.statistics import channel_statistics
+from petseg_lib.gpus import usable_cores
 from petseg_lib.models import build_model
 from petseg_lib.profiles import load_profile
 from petseg_lib.runs import Run, open_run, write_atomically

@@ -30,7 +30,7 @@ class Sizes:
     few: int = 600
     feeding: tuple[tuple[int, int], ...] = ((128, 256), (512, 96))  # px, photographs
     steps: tuple[tuple[int, int], ...] = ((128, 8), (256, 4))  # px, images a batch
-    step_repeats: int = 1
+    step_repeats: int = 1  # steps that are timed together
     width: int = 64
     image_size: int = 128
     batch_size: int = 8
@@ -48,6 +48,16 @@ class Sizes:
     product_seconds: float = 0.3
 
 
+# A GPU computes while the next step is prepared, and fills up at sizes that would take a CPU minutes.
+GPU = Sizes(
+    steps=((128, 8), (512, 8)),
+    step_repeats=10,
+    image_size=512,
+    alone_steps=34,
+    epochs={"unet": 3, "resnet34_unet_report": 3},
+    sample_epochs=10,
+    matrix_side=8192,
+)
 QUICK = Sizes(
     rounds=1,
     slow_rounds=1,
@@ -103,7 +113,7 @@ class Setting:
         notebook, values = load_profile(profile).runs[run]
         values = values | ({"half_size_share": 0.0} if self.sizes.image_size < 64 else {})
         size = {"image_size": self.sizes.image_size, "width": self.sizes.width, "batch_size": self.sizes.batch_size}
-        common = {"data": self.data, "loader_workers": 0, "device": self.device, "encoder_weights": "", "epochs": 1}
+        common = {"data": self.data, "device": self.device, "encoder_weights": "", "epochs": 1}
         known = NOTEBOOKS[notebook].model_fields
         given = values | own | {name: value for name, value in (common | size).items() if name in known} | changes
         return NOTEBOOKS[notebook].checked(given)

@@ -43,10 +43,11 @@ def _at(setting: Setting, network: str, size: int, batch_size: int) -> Row:
     report = ReportTraining(copy.deepcopy(model), setting.device, setting.new_folder("tensorboard"))
     image = batch.image.contiguous(memory_format=torch.contiguous_format)
     report.model.train()
+    repeats = setting.sizes.step_repeats
     measures = {
-        "ours": timed(our_step(model, parameters, [batch]), setting.device),
-        REPORT: as_usual(timed(lambda: report.step(image, batch.target), setting.device)),
-        SMP: timed(our_step(rival, parameters, [batch]), setting.device),
+        "ours": timed(our_step(model, parameters, [batch] * repeats), setting.device, per=repeats),
+        REPORT: as_usual(timed(lambda: [report.step(image, batch.target) for _ in range(repeats)], setting.device, per=repeats)),
+        SMP: timed(our_step(rival, parameters, [batch] * repeats), setting.device, per=repeats),
         PRODUCT: product_time(setting, work["ours"]),
     }
     taken = alternate(f"step of {TITLES[network]} at {size} px", measures, setting.sizes.rounds)
@@ -64,7 +65,7 @@ def _row(setting: Setting, network: str, size: int, batch_size: int, taken: dict
         taken,
         rivals=[REPORT, SMP],
         limits=[PRODUCT],
-        conditions=f"{in_rounds(setting.sizes.rounds)} of a step of {batch_size}; width {setting.sizes.width}; "
+        conditions=f"{in_rounds(setting.sizes.rounds)} of {setting.sizes.step_repeats} steps of {batch_size}; width {setting.sizes.width}; "
         f"{work['ours']:.0f} GFLOP forward and back, {work[SMP]:.0f} that of {SMP}; both in {precision_of(setting)}, channels last",
         targets=[target(f"{where}: speed for each GFLOP over segmentation_models.pytorch's", over_smp, at_least=1)],
         notes=[

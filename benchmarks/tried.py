@@ -34,7 +34,7 @@ class Mixup:
         return len(self.loader)
 
     def __iter__(self) -> Iterator[Batch]:
-        draws = np.random.default_rng((self.seed, self.dataset.epoch))
+        draws = np.random.default_rng((self.seed, self.sampler.epoch))
         for batch in self.loader:
             share, order = float(draws.beta(MIXUP_ALPHA, MIXUP_ALPHA)), torch.from_numpy(draws.permutation(len(batch.image)))
             image, target = (each.lerp(each[order], 1 - share) for each in (batch.image, batch.target))

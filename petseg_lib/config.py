@@ -171,7 +171,9 @@ class TrainingParameters(ImageParameters):
     patience: number(int, ge=0) = Field(0, description="epochs without a better validation Dice before stopping; 0 = off")
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = Field("auto", description="arithmetic of the network")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where to compute")
-    loader_workers: number(int, ge=0, le=256) = Field(0, description="worker processes that make batches; 0 = none")
+    loader_workers: number(int, ge=-1, le=256) = Field(
+        -1, description="worker processes that make batches; 0 = none, -1 = none on a CPU, and on a GPU one a core, 8 at most"
+    )
     force: bool = Field(False, description="train a finished run again, over what it left")
 
     def model_settings(self) -> dict[str, Any]:

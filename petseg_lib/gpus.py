@@ -1,4 +1,4 @@
-"""Which GPUs there are, and one of them for each run. Without torch: the command that starts notebooks must be light."""
+"""Which cores and GPUs there are, and one GPU for each run. Without torch: the command that starts notebooks must be light."""
 
 import os
 import re
@@ -8,6 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def named_gpus() -> list[str]:

@@ -108,15 +108,25 @@ def build_schedule(optimizer: torch.optim.Optimizer, parameters: TrainingParamet
     return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
 
 
-def average_weights(model: nn.Module, decay: float) -> AveragedModel:
-    """An exponential moving average of the weights, with a warm-up so that the first steps do not linger in it."""
+class MovingAverage(AveragedModel):
+    """An exponential moving average of a model's weights, with a warm-up so that the first steps do not linger in it.
+
+    PyTorch's own `update_parameters` waits for a GPU several times a step.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        super().__init__(model, use_buffers=True)
+        self.decay = decay
 
     @torch.no_grad()
-    def update(averaged: list[Tensor], current: list[Tensor], steps: Tensor) -> None:
-        weight = 1 - min(decay, (1 + int(steps)) / (10 + int(steps)))
-        if averaged[0].is_floating_point():
-            torch._foreach_lerp_(averaged, current, weight)
-        else:  # BatchNorm's counters of batches
-            torch._foreach_copy_(averaged, current)
-
-    return AveragedModel(model, multi_avg_fn=update, use_buffers=True)
+    def update_parameters(self, model: nn.Module) -> None:
+        """Take a step's weights in; the first ones are taken as they are."""
+        steps = int(self.n_averaged)  # which lies on the CPU
+        weight = 1 - min(self.decay, (1 + steps) / (10 + steps)) if steps else 1.0
+        pairs = list(zip(self.module.state_dict().values(), model.state_dict().values(), strict=True))
+        fractions = [pair for pair in pairs if pair[0].is_floating_point()]
+        counters = [pair for pair in pairs if not pair[0].is_floating_point()]  # BatchNorm's, of batches
+        torch._foreach_lerp_(*map(list, zip(*fractions, strict=True)), weight)
+        if counters:
+            torch._foreach_copy_(*map(list, zip(*counters, strict=True)))
+        self.n_averaged += 1

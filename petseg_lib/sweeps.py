@@ -12,7 +12,7 @@ import pandas as pd
 
 from petseg_lib.config import NOTEBOOKS, TrainingParameters, shown, workspace
 from petseg_lib.execute import duration
-from petseg_lib.gpus import visible_gpus
+from petseg_lib.gpus import usable_cores, visible_gpus
 from petseg_lib.profiles import REPOSITORY, Profile, find_sweep, load_profile, settings_from_environment
 from petseg_lib.runs import Run, RunError, is_finished, write_table
 
@@ -157,7 +157,7 @@ def run_sweep(file: str, threads: int = 0, dry_run: bool = False, snakemake: Seq
     path = find_sweep(file)
     sweep = load_profile(path, settings_from_environment())
     gpus = visible_gpus()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     threads = threads or max(1, cores // len(gpus) if gpus else 1)
     at_once = max(1, min(cores // threads, len(gpus) or cores))
     environment = os.environ | {"SWEEP": str(path), "THREADS": str(threads)}

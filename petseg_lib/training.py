@@ -30,7 +30,7 @@ from petseg_lib.devices import open_fabric
 from petseg_lib.dice import build_loss, count, dice_from_counts
 from petseg_lib.evaluation import images_per_second
 from petseg_lib.models import gflop, parameter_count
-from petseg_lib.optimisation import average_weights, build_optimizer, build_schedule
+from petseg_lib.optimisation import MovingAverage, build_optimizer, build_schedule
 from petseg_lib.runs import Run, find_run
 
 LOW_DICE = 0.7  # the report kept no model below it; here it is kept, with a warning
@@ -110,7 +110,7 @@ def fit(
     wrapped, optimizer = fabric.setup(model, optimizer)
     steps = -(-len(train_loader) // parameters.accumulate)
     schedule = build_schedule(optimizer, parameters, parameters.epochs * steps)
-    averaged = average_weights(model, parameters.ema_decay) if parameters.ema_decay else None
+    averaged = MovingAverage(model, parameters.ema_decay) if parameters.ema_decay else None
     parts = {"model": model, "optimizer": optimizer, "schedule": schedule} | ({"averaged": averaged} if averaged else {})
     progress = _resume(run, parts)
     evaluated = fabric.setup_module(averaged.module, move_to_device=False) if averaged else wrapped
@@ -210,7 +210,7 @@ def _check_finite(losses: list[Tensor], rates: list[float], loader: DataLoader, 
     """Asked once an epoch, before anything of it is saved: to ask at each step would wait for the device each time."""
     broken = (~torch.stack(losses).isfinite()).nonzero().flatten().tolist()
     if broken:
-        rows = list(loader.sampler)[broken[0]]
+        _, rows = list(loader.sampler)[broken[0]]
         raise TrainingError(
             f"the loss is not finite in epoch {epoch} from step {broken[0] + 1} of {len(losses)} on, at learning rate "
             f"{rates[broken[0]]:.3g}, with the images {', '.join(loader.dataset.cache.names[row] for row in rows)}; the best "

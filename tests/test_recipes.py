@@ -102,13 +102,19 @@ def test_what_is_tried_changes_the_training_alone(recipes, tiny_dataset, monkeyp
 
 
 class Images(list):
+    """A dataset."""
+
+
+class Once(list):
+    """A sampler of one batch."""
+
     epoch = 1
 
 
 def test_mixup_blends_images_and_masks_alike(recipes):
     image = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 3, 2, 2)
     batch = Batch(image, image[:, :1], torch.ones(4, 1, 2, 2, dtype=torch.bool), torch.arange(4))
-    loader = recipes.tried.Mixup(DataLoader(Images([batch]), sampler=[0], batch_size=None), seed=0)
+    loader = recipes.tried.Mixup(DataLoader(Images([batch]), sampler=Once([0]), batch_size=None), seed=0)
     (mixed,) = loader
     assert torch.equal(mixed.image[:, :1], mixed.target) and not torch.equal(mixed.image, image)
     assert mixed.image.min() >= 0 and mixed.image.max() <= 3 and len(loader) == 1

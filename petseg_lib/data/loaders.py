@@ -15,6 +15,9 @@ from petseg_lib.config import TrainingParameters
 from petseg_lib.data.augment import build_augmentation, cutmix, reseed
 from petseg_lib.data.cache import Cache
 from petseg_lib.data.masks import target_and_scored
+from petseg_lib.gpus import computes_on_gpu, usable_cores
+
+MOST_WORKERS = 8
 
 
 class Batch(NamedTuple):
@@ -51,26 +54,37 @@ def build_loader(
         train: True: shuffled and augmented, and a last batch of a single image is left out of the epoch, since
             BatchNorm needs two (unless `batch_size` is 1). False: in order, unchanged, every image exactly once.
         batch_size: images a batch, 1 or more.
-        workers: worker processes; 0 = none.
+        workers: worker processes, which live as long as the loader; 0 = none.
     """
     batch_size = parameters.batch_size if batch_size is None else batch_size
-    workers = parameters.loader_workers if workers is None else workers
+    workers = worker_count(parameters) if workers is None else workers
     return DataLoader(
         _BatchDataset(cache, parameters, mean, std, train),
         sampler=_BatchSampler(len(cache), batch_size, parameters.seed, train),
         batch_size=None,  # the sampler gives whole batches, so that an image is normalised with its batch
         num_workers=workers,
         worker_init_fn=_start_worker,
+        persistent_workers=workers > 0,
         # A generator of its own: otherwise each epoch draws from the global one, which dropout uses.
         generator=torch.Generator().manual_seed(parameters.seed),
         pin_memory=torch.cuda.is_available(),
     )
 
 
+def worker_count(parameters: TrainingParameters) -> int:
+    """How many worker processes the parameters ask for: `loader_workers`, or what suits the device.
+
+    A CPU has no cores to spare for them; a GPU would wait for batches that are made between its steps.
+    """
+    if parameters.loader_workers >= 0:
+        return parameters.loader_workers
+    on_gpu = computes_on_gpu() if parameters.device == "auto" else parameters.device != "cpu"
+    return min(MOST_WORKERS, usable_cores()) if on_gpu else 0
+
+
 def set_epoch(loader: DataLoader, epoch: int) -> None:
     """Make the next pass over a training loader that of an epoch: its order and augmentation are a function of
     (seed, epoch) alone, whatever ran before and however many workers there are. A loader starts at epoch 0."""
-    loader.dataset.epoch = epoch
     loader.sampler.epoch = epoch
 
 
@@ -103,8 +117,8 @@ def halved_batch(batch: Batch) -> Batch:
     return batch._replace(image=image, target=target, scored=scored.bool())
 
 
-class _BatchSampler(Sampler[list[int]]):
-    """Rows of the cache, a batch at a time.
+class _BatchSampler(Sampler[tuple[int, list[int]]]):
+    """The epoch and rows of the cache, a batch at a time: workers live on from epoch to epoch, and are told of it by each batch.
 
     The epoch is an attribute: a method `set_epoch`, where there is one, Lightning Fabric calls with a count of its own.
     """
@@ -113,12 +127,12 @@ class _BatchSampler(Sampler[list[int]]):
         self.count, self.batch_size, self.seed, self.train = count, batch_size, seed, train
         self.epoch = 0
 
-    def __iter__(self) -> Iterator[list[int]]:
+    def __iter__(self) -> Iterator[tuple[int, list[int]]]:
         order = np.arange(self.count)
         if self.train:
             order = np.random.default_rng((self.seed, self.epoch)).permutation(self.count)
         for batch in range(len(self)):
-            yield order[batch * self.batch_size : (batch + 1) * self.batch_size].tolist()
+            yield self.epoch, order[batch * self.batch_size : (batch + 1) * self.batch_size].tolist()
 
     def __len__(self) -> int:
         whole, rest = divmod(self.count, self.batch_size)
@@ -127,25 +141,25 @@ class _BatchSampler(Sampler[list[int]]):
 
 
 class _BatchDataset(Dataset):
-    """Makes a batch from a list of rows."""
+    """Makes a batch from an epoch and a list of rows."""
 
     def __init__(self, cache: Cache, parameters: TrainingParameters, mean, std, train: bool) -> None:
         self.cache, self.border_policy, self.seed = cache, parameters.border_policy, parameters.seed
         self.augmentation = build_augmentation(parameters, parameters.seed) if train else None
         self.cutmix = parameters.cutmix if train else 0.0
-        self.epoch = 0
         self.mean, self.std = mean, std
 
     def __len__(self) -> int:
         return len(self.cache)
 
-    def __getitem__(self, rows: list[int]) -> Batch:
+    def __getitem__(self, drawn: tuple[int, list[int]]) -> Batch:
+        epoch, rows = drawn
         images, trimaps = self.cache.images[rows], self.cache.trimaps[rows]
         if self.augmentation is not None:
             for position, row in enumerate(rows):
-                self._augment(images[position], trimaps[position], row)
+                self._augment(images[position], trimaps[position], epoch, row)
         if self.cutmix > 0:
-            cutmix(images, trimaps, self.cutmix, self.seed, self.epoch, *rows)
+            cutmix(images, trimaps, self.cutmix, self.seed, epoch, *rows)
         target, scored = target_and_scored(trimaps, self.border_policy)
         return Batch(
             normalise(images, self.mean, self.std),
@@ -154,9 +168,9 @@ class _BatchDataset(Dataset):
             torch.tensor(rows, dtype=torch.int64),
         )
 
-    def _augment(self, image: np.ndarray, trimap: np.ndarray, row: int) -> None:
+    def _augment(self, image: np.ndarray, trimap: np.ndarray, epoch: int, row: int) -> None:
         """Augment in place, by draws that belong to (seed, epoch, row): no worker shares or repeats another's."""
-        reseed(self.augmentation, self.seed, self.epoch, row)
+        reseed(self.augmentation, self.seed, epoch, row)
         changed = self.augmentation(image=image, mask=trimap)
         image[:], trimap[:] = changed["image"], changed["mask"]
 
