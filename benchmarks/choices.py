@@ -18,6 +18,7 @@ from petseg_lib.models.folding import fold_batchnorm
 from petseg_lib.optimisation import build_optimizer, build_schedule, is_hidden, orthogonalised
 
 FLOAT32, PLANES, COMPILED = "in float32", "channels first", "compiled by inductor"
+EAGER = "started by Python, not recorded"
 ADAMW, UNFUSED = "with AdamW for Muon", "with AdamW that is not fused"
 UNFOLDED = "BatchNorm not folded"
 WHOLE, WHOLE_BF16 = "the whole matrix iterated", "the same in bf16"
@@ -40,6 +41,8 @@ def _training(setting: Setting, network: str) -> Row:
         ADAMW: timed(_step(setting, adamw), setting.device),
         UNFUSED: timed(_step(setting, adamw, fused=False), setting.device),
     }
+    if setting.device == "cuda":
+        measures[EAGER] = timed(_step(setting, p, recorded=False), setting.device)
     if not setting.quick:  # compiling takes a minute
         measures[COMPILED] = timed(_step(setting, p, prepare=torch.compile), setting.device)
     return _row(setting, network, "training step", p, measures)
@@ -100,6 +103,7 @@ def _step(
     memory_format: torch.memory_format = torch.channels_last,
     prepare: Callable[[nn.Module], nn.Module] = lambda model: model,
     fused: bool | None = None,
+    recorded: bool = True,
 ) -> Callable[[], None]:
     """A training step without anything around it."""
     fabric = training.start(p)
@@ -107,14 +111,16 @@ def _step(
     wrapped, optimizer = fabric.setup(prepare(model), build_optimizer(model, p))
     for group in optimizer.param_groups:
         group["fused"] = group["fused"] if fused is None else fused
-    schedule, loss_of = build_schedule(optimizer, p, ENDLESS), build_loss(p.loss)
+    schedule = build_schedule(optimizer, p, ENDLESS)
+    forward_and_back = training.build_step(wrapped, optimizer, build_loss(p.loss), fabric, p)
+    if not recorded:
+        forward_and_back = forward_and_back.work
     batch = random_batch(p.batch_size, p.image_size, setting.device)
     image = batch.image.contiguous(memory_format=memory_format)
 
     def step() -> None:
-        fabric.backward(loss_of(wrapped(image), batch.target, batch.scored))
+        forward_and_back(image, batch.target, batch.scored)
         optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
         schedule.step()
 
     return step

@@ -81,8 +81,8 @@ def our_step(model: nn.Module, parameters: TrainingParameters, batches: list[Bat
     model = model.to(fabric.device, memory_format=torch.channels_last)
     wrapped, optimizer = fabric.setup(model, build_optimizer(model, parameters))
     schedule = build_schedule(optimizer, parameters, ENDLESS)
-    loss_of = build_loss(parameters.loss)
-    return lambda: training._train_epoch(wrapped, batches, optimizer, schedule, loss_of, fabric, None, parameters)
+    step = training.build_step(wrapped, optimizer, build_loss(parameters.loss), fabric, parameters)
+    return lambda: training._train_epoch(step, batches, optimizer, schedule, fabric, None, parameters)
 
 
 def random_batch(batch_size: int, size: int, device: str) -> Batch:

@@ -1,13 +1,14 @@
 """Optimisers, courses of the learning rate, and averaged weights, as the parameters name them."""
 
+import copy
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from petseg_lib.config import TrainingParameters
 from petseg_lib.devices import best_precision
+from petseg_lib.graphs import Recorded
 
 
 class Muon(torch.optim.AdamW):
@@ -19,32 +20,45 @@ class Muon(torch.optim.AdamW):
 
     MOMENTUM, RMS = 0.95, 0.2
 
-    def __init__(self, *arguments: Any, matrix_dtype: torch.dtype = torch.float32, **settings: Any) -> None:
-        """As AdamW; `matrix_dtype` is what the matrix products are computed in."""
+    def __init__(
+        self, *arguments: Any, matrix_dtype: torch.dtype = torch.float32, recorded: bool = False, **settings: Any
+    ) -> None:
+        """As AdamW; `matrix_dtype` is what the matrix products are computed in, `recorded` whether as a CUDA graph."""
         super().__init__(*arguments, **settings)
         self.matrix_dtype = matrix_dtype
+        self._updates = Recorded(self._orthogonal_updates) if recorded else self._orthogonal_updates
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
-        """One step; a hidden weight's gradient is gone after it, so that AdamW passes over that weight."""
+        """One step of all weights that have a gradient."""
+        hidden = {weight: weight.grad for group in self.param_groups for weight in group["params"] if is_hidden(weight)}
         for group in self.param_groups:
-            for weight in group["params"]:
-                if weight.grad is not None and is_hidden(weight):
-                    self._step(weight, group["lr"], group["weight_decay"])
-                    weight.grad = None
+            if weights := [each for each in group["params"] if hidden.get(each) is not None]:
+                self._step(weights, group["lr"], group["weight_decay"])
+        for weight in hidden:
+            weight.grad = None  # so that AdamW passes over it
         super().step()
+        for weight, gradient in hidden.items():
+            weight.grad = gradient
 
-    def _step(self, weight: Tensor, learning_rate: float, weight_decay: float) -> None:
-        state = self.state[weight]
-        if not state:
-            state |= {"step": torch.zeros(()), "momentum": torch.zeros_like(weight)}  # AdamW loads no state without a step
-        state["step"] += 1
-        momentum = state["momentum"]
-        momentum.lerp_(weight.grad, 1 - self.MOMENTUM)
-        nesterov = weight.grad.lerp(momentum, self.MOMENTUM).flatten(1)
-        update = orthogonalised(nesterov.to(self.matrix_dtype)).view_as(weight)
-        weight.mul_(1 - learning_rate * weight_decay)
-        weight.add_(update, alpha=-learning_rate * self.RMS * max(nesterov.shape) ** 0.5)
+    def _step(self, weights: list[Tensor], learning_rate: float, weight_decay: float) -> None:
+        for weight in weights:
+            if not self.state[weight]:  # AdamW loads no state without a step
+                self.state[weight] |= {"step": torch.zeros(()), "momentum": torch.zeros_like(weight)}
+            self.state[weight]["step"] += 1
+        gradients, momenta = [each.grad for each in weights], [self.state[each]["momentum"] for each in weights]
+        torch._foreach_lerp_(momenta, gradients, 1 - self.MOMENTUM)
+        updates = self._updates(*torch._foreach_lerp(gradients, momenta, self.MOMENTUM))
+        torch._foreach_mul_(weights, 1 - learning_rate * weight_decay)
+        torch._foreach_add_(weights, updates, alpha=-learning_rate)
+
+    def _orthogonal_updates(self, *gradients: Tensor) -> tuple[Tensor, ...]:
+        updates = _all_orthogonalised([each.flatten(1).to(self.matrix_dtype) for each in gradients])
+        scales = [self.RMS * max(each.shape) ** 0.5 for each in updates]
+        return tuple(
+            (each.to(gradient.dtype) * scale).view_as(gradient)
+            for each, scale, gradient in zip(updates, scales, gradients, strict=True)
+        )
 
 
 def is_hidden(weight: Tensor) -> bool:
@@ -53,29 +67,47 @@ def is_hidden(weight: Tensor) -> bool:
 
 
 def orthogonalised(matrix: Tensor) -> Tensor:
-    """(M, N) -> (M, N) with the same singular vectors and singular values of about 0.7 to 1.2, the smallest ones below.
+    """(..., M, N) -> the same matrices with the same singular vectors and singular values of about 0.7 to 1.2, the smallest below.
 
     Five Newton-Schulz iterations of order 5, X <- (a + b XX' + c (XX')^2) X, with the coefficients of Jordan et al. 2024, "Muon".
     Iterated is the small XX' alone, and what X is multiplied by is gathered (Zhang et al. 2026, "Gram Newton-Schulz"): less than
     half of the arithmetic where N is 9 M or more, as in convolutions of 3 x 3. What rounding makes of eigenvalues near 0 grows
     with each iteration: in bf16 all starts anew from X after two of them, as those authors do.
     """
-    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    wide = wide / (wide.norm() + 1e-7)
+    upright = matrix.shape[-2] > matrix.shape[-1]
+    wide = matrix.mT if upright else matrix
+    wide = wide / (torch.linalg.matrix_norm(wide, keepdim=True) + 1e-7)
     for iterations in (2, 3) if matrix.dtype == torch.bfloat16 else (5,):
-        gram = wide @ wide.T
+        gram = wide @ wide.mT
         factor = gathered = _newton_schulz_factor(gram)
         for _ in range(iterations - 1):
             gram = factor @ gram @ factor
             factor = _newton_schulz_factor(gram)
             gathered = factor @ gathered
         wide = gathered @ wide
-    return wide if matrix.shape[0] <= matrix.shape[1] else wide.T
+    return wide.mT if upright else wide
+
+
+def _all_orthogonalised(matrices: list[Tensor]) -> list[Tensor]:
+    """Each of them; on a GPU, which a single one does not fill, those of one shape together."""
+    if not matrices[0].is_cuda:
+        return [orthogonalised(each) for each in matrices]
+    alike: dict[torch.Size, list[int]] = {}
+    for number, each in enumerate(matrices):
+        alike.setdefault(each.shape, []).append(number)
+    updates = list(matrices)
+    for numbers in alike.values():
+        group = orthogonalised(torch.stack([matrices[number] for number in numbers]))
+        for number, update in zip(numbers, group, strict=True):
+            updates[number] = update
+    return updates
 
 
 def _newton_schulz_factor(gram: Tensor) -> Tensor:
-    factor = torch.addmm(gram, gram, gram, beta=-4.7750, alpha=2.0315)
-    factor.diagonal().add_(3.4445)
+    # a single matrix goes to the product that is faster on a CPU
+    add = torch.addmm if gram.ndim == 2 else torch.baddbmm
+    factor = add(gram, gram, gram, beta=-4.7750, alpha=2.0315)
+    factor.diagonal(dim1=-2, dim2=-1).add_(3.4445)
     return factor
 
 
@@ -96,7 +128,7 @@ def build_optimizer(model: nn.Module, parameters: TrainingParameters) -> torch.o
     precision = best_precision(device) if parameters.precision == "auto" else parameters.precision
     # On a CPU the many small products take as long in bf16.
     dtype = torch.bfloat16 if precision == "bf16-mixed" and device.type == "cuda" else torch.float32
-    return Muon(groups, lr=parameters.learning_rate, matrix_dtype=dtype)
+    return Muon(groups, lr=parameters.learning_rate, matrix_dtype=dtype, recorded=device.type == "cuda")
 
 
 def build_schedule(optimizer: torch.optim.Optimizer, parameters: TrainingParameters, steps: int) -> Any:
@@ -108,25 +140,32 @@ def build_schedule(optimizer: torch.optim.Optimizer, parameters: TrainingParamet
     return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
 
 
-class MovingAverage(AveragedModel):
-    """An exponential moving average of a model's weights, with a warm-up so that the first steps do not linger in it.
+class MovingAverage(nn.Module):
+    """An exponential moving average of a model's weights and buffers, with a warm-up so that the first steps do not linger in it.
 
-    PyTorch's own `update_parameters` waits for a GPU several times a step.
+    PyTorch's `AveragedModel` waits for a GPU several times a step.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        super().__init__(model, use_buffers=True)
+        """Args: model: on the device that it stays on. decay: a step, 0 to 1."""
+        super().__init__()
+        self.module = copy.deepcopy(model)
         self.decay = decay
+        self.register_buffer("n_averaged", torch.tensor(0))
+        pairs = list(zip(self.module.state_dict().values(), model.state_dict().values(), strict=True))
+        self._fractions = _in_columns([pair for pair in pairs if pair[0].is_floating_point()])
+        self._counters = _in_columns([pair for pair in pairs if not pair[0].is_floating_point()])  # BatchNorm's, of batches
 
     @torch.no_grad()
-    def update_parameters(self, model: nn.Module) -> None:
-        """Take a step's weights in; the first ones are taken as they are."""
+    def update(self) -> None:
+        """Take in the model's weights after a step; those of the first step are taken as they are."""
         steps = int(self.n_averaged)  # which lies on the CPU
         weight = 1 - min(self.decay, (1 + steps) / (10 + steps)) if steps else 1.0
-        pairs = list(zip(self.module.state_dict().values(), model.state_dict().values(), strict=True))
-        fractions = [pair for pair in pairs if pair[0].is_floating_point()]
-        counters = [pair for pair in pairs if not pair[0].is_floating_point()]  # BatchNorm's, of batches
-        torch._foreach_lerp_(*map(list, zip(*fractions, strict=True)), weight)
-        if counters:
-            torch._foreach_copy_(*map(list, zip(*counters, strict=True)))
+        torch._foreach_lerp_(*self._fractions, weight)
+        if self._counters:
+            torch._foreach_copy_(*self._counters)
         self.n_averaged += 1
+
+
+def _in_columns(pairs: list[tuple[Tensor, Tensor]]) -> list[list[Tensor]]:
+    return [list(column) for column in zip(*pairs, strict=True)]

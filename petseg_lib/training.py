@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,8 +28,9 @@ from petseg_lib.data.statistics import (
     load_statistics,
 )
 from petseg_lib.devices import open_fabric
-from petseg_lib.dice import build_loss, count, dice_from_counts
+from petseg_lib.dice import Loss, build_loss, count, dice_from_counts
 from petseg_lib.evaluation import images_per_second
+from petseg_lib.graphs import Recorded
 from petseg_lib.models import gflop, parameter_count
 from petseg_lib.optimisation import MovingAverage, build_optimizer, build_schedule
 from petseg_lib.runs import Run, find_run
@@ -115,6 +117,7 @@ def fit(
     progress = _resume(run, parts)
     evaluated = fabric.setup_module(averaged.module, move_to_device=False) if averaged else wrapped
     loss_of = build_loss(parameters.loss)
+    step = build_step(wrapped, optimizer, loss_of, fabric, parameters)
     watched = someone_watches()
     with (
         SummaryWriter(run.folder / "tensorboard", purge_step=progress.epoch + 1) as writer,
@@ -127,9 +130,7 @@ def fit(
             batches = tqdm(train_loader, f"epoch {epoch}/{parameters.epochs}", leave=False, disable=not watched)
             try:
                 halved = progress.epoch < parameters.half_size_share * parameters.epochs
-                losses, counts, rates = _train_epoch(
-                    wrapped, batches, optimizer, schedule, loss_of, fabric, averaged, parameters, halved
-                )
+                losses, counts, rates = _train_epoch(step, batches, optimizer, schedule, fabric, averaged, parameters, halved)
                 _check_finite(losses, rates, train_loader, epoch)
                 validated, seen = _measure(evaluated, valid_loader, loss_of, fabric)
             except torch.OutOfMemoryError:
@@ -180,29 +181,46 @@ def someone_watches() -> bool:
     return bool(kernel._allow_stdin) if kernel is not None else sys.stdout.isatty()
 
 
-def _train_epoch(
-    model, batches, optimizer, schedule, loss_of, fabric, averaged, parameters, halved=False
-) -> tuple[list, list, list]:
+def build_step(
+    model: nn.Module, optimizer: torch.optim.Optimizer, loss_of: Loss, fabric: Fabric, parameters: TrainingParameters
+) -> Callable[..., tuple[Tensor, Tensor]]:
+    """A batch forward and back: `step(image, target, scored)` leaves gradients, and returns the loss and the counts of each image.
+
+    Where the batches of one step are several, it is `step(image, target, scored, together, place)`: how many they are, and this
+    one's place among them, from 0 on. On a GPU it is recorded (`graphs.Recorded`), unless float16 or several batches need Python's
+    part each time.
+    """
+    recorded = fabric.device.type == "cuda" and parameters.accumulate == 1 and fabric._precision.precision != "16-mixed"
+
+    def step(image: Tensor, target: Tensor, scored: Tensor, together: int = 1, place: int = 0) -> tuple[Tensor, Tensor]:
+        model.train()
+        if place == 0:
+            optimizer.zero_grad(set_to_none=not recorded)  # a recording writes where the gradients lay
+        logits = model(image)
+        loss = loss_of(logits, target, scored)
+        fabric.backward(loss / together)
+        return loss.detach(), count(logits.detach() > 0, target.bool(), scored)
+
+    return Recorded(step) if recorded else step
+
+
+def _train_epoch(step, batches, optimizer, schedule, fabric, averaged, parameters, halved=False) -> tuple[list, list, list]:
     """One pass over the training split: of each batch its loss (times its images), counts (of augmented images) and learning rate."""
-    model.train()
     losses, counts, rates = [], [], []
     for number, batch in enumerate(batches):
         batch = to_device(batch, fabric)
         image, target, scored, _ = halved_batch(batch) if halved else batch
         place = number % parameters.accumulate
         together = min(parameters.accumulate, len(batches) - number + place)  # an epoch's last step may have fewer batches
-        logits = model(image)
-        loss = loss_of(logits, target, scored)
-        fabric.backward(loss / together)
-        losses.append(loss.detach() * len(image))
-        counts.append(count(logits.detach() > 0, target.bool(), scored))
+        loss, counted = step(image, target, scored, *((together, place) if parameters.accumulate > 1 else ()))
+        losses.append(loss * len(image))
+        counts.append(counted.clone())
         rates.append(optimizer.param_groups[0]["lr"])
         if place + 1 == together:
             optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
             schedule.step()
             if averaged is not None:
-                averaged.update_parameters(model.module)
+                averaged.update()
     return losses, counts, rates
 
 

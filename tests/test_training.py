@@ -309,9 +309,9 @@ def test_accumulated_batches_make_the_step_of_one_batch():
         model = torch.nn.Conv2d(3, 1, 1)
         wrapped, optimizer = fabric.setup(model, optimisation.build_optimizer(model, parameters))
         schedule = optimisation.build_schedule(optimizer, parameters, 9)
-        loss_of = training.build_loss("bce")
-        parameters_now = parameters.model_copy(update={"accumulate": accumulate})
-        training._train_epoch(wrapped, given, optimizer, schedule, loss_of, fabric, None, parameters_now)
+        now = parameters.model_copy(update={"accumulate": accumulate})
+        step = training.build_step(wrapped, optimizer, training.build_loss("bce"), fabric, now)
+        training._train_epoch(step, given, optimizer, schedule, fabric, None, now)
         ends.append((model.weight.detach().clone(), schedule.last_epoch))
     assert torch.allclose(ends[0][0], ends[1][0]) and torch.allclose(ends[3][0], ends[4][0])
     assert [steps for _, steps in ends] == [1, 1, 2, 1, 1]
@@ -329,7 +329,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_batch(pets, monke
         "the best weights before it are kept"
     )
     with pytest.raises(training.TrainingError, match=sentence):
-        train(pets, "runs/t/nan")
+        train(pets, "runs/t/nan", device="cpu")  # where Python's part is played at each step
     run = runs.Run(runs.workspace() / "runs/t/nan")
     assert list(run.history["epoch"]) == [1]
     assert all(tensor.isfinite().all() for tensor in load_file(run.folder / "model.safetensors").values())
@@ -400,3 +400,23 @@ def test_a_halved_batch_keeps_its_masks_masks():
     assert {tuple(part.shape[-2:]) for part in batch[:3]} == {(16, 16)}
     assert set(batch.target.unique().tolist()) == {0.0, 1.0} and batch.scored.dtype == torch.bool
     torch.testing.assert_close(batch.image[0, 0, 0, 0], image[0, 0, :2, :2].mean())
+
+
+def test_averaged_weights_move_by_the_decay_and_faster_at_first():
+    model = torch.nn.Sequential(torch.nn.Linear(1, 1), torch.nn.BatchNorm1d(1))
+    averaged = optimisation.MovingAverage(model, decay=0.5)
+    expected = None
+    for step, value in enumerate((4.0, 2.0, 6.0, 1.0, 3.0, 5.0, 7.0, 9.0, 2.0, 8.0, 4.0)):
+        with torch.no_grad():
+            model[0].weight.fill_(value)
+            model[1].num_batches_tracked += 1
+        averaged.update()
+        decay = min(0.5, (1 + step) / (10 + step))
+        expected = value if expected is None else decay * expected + (1 - decay) * value
+        assert averaged.module[0].weight.item() == pytest.approx(expected, rel=1e-5)
+        assert averaged.module[1].num_batches_tracked == step + 1
+    again = optimisation.MovingAverage(model, decay=0.5)
+    again.load_state_dict(averaged.state_dict())
+    averaged.update()
+    again.update()
+    assert torch.equal(again.module[0].weight, averaged.module[0].weight) and again.n_averaged == 12

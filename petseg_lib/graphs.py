@@ -1,0 +1,50 @@
+"""Work of a GPU that is recorded once, as a CUDA graph, and then replayed: the GPU does not wait for Python to start each kernel."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+Work = Callable[..., tuple[Tensor, ...]]
+
+
+class Recorded:
+    """Some work that is done as it stands at first, and replayed from its second call with tensors of the same shapes on.
+
+    Besides its arguments, the work may use and change only tensors that stay where they are, such as weights; it must not
+    wait for the GPU, and Python's part in it is played at the first two calls alone.
+    """
+
+    def __init__(self, work: Work) -> None:
+        """Args: work: takes CUDA tensors and returns a tuple of them."""
+        self.work = work
+        self._recordings: dict[tuple[torch.Size, ...], _Recording | None] = {}
+
+    def __call__(self, *arguments: Tensor) -> tuple[Tensor, ...]:
+        """What the work returns. The next call writes over it: copy what must last."""
+        shapes = tuple(each.shape for each in arguments)
+        if shapes not in self._recordings:  # libraries make themselves ready here, which cannot be recorded
+            self._recordings[shapes] = None
+            return self.work(*arguments)
+        recording = self._recordings[shapes]
+        if recording is None:
+            first = next(filter(None, self._recordings.values()), None)
+            recording = self._recordings[shapes] = _Recording(self.work, arguments, first)
+        return recording.replay(arguments)
+
+
+class _Recording:
+    def __init__(self, work: Work, arguments: tuple[Tensor, ...], first: "_Recording | None") -> None:
+        """Recordings compute in the memory of the first one: what one leaves there is used before another is replayed."""
+        self._arguments = [torch.empty_like(each) for each in arguments]
+        self._graph = torch.cuda.CUDAGraph()
+        # The threads that pin the next batches may go on meanwhile.
+        with torch.cuda.graph(self._graph, first and first.pool, capture_error_mode="thread_local"):
+            self._results = work(*self._arguments)
+        self.pool = self._graph.pool()
+
+    def replay(self, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        for own, given in zip(self._arguments, arguments, strict=True):
+            own.copy_(given)
+        self._graph.replay()
+        return self._results
