@@ -12,7 +12,20 @@ from typing import Any
 
 import torch
 
-from benchmarks import caching, choices, epochs, evaluating, feeding, kept_memory, lasting, mean_std, opening, prediction, steps
+from benchmarks import (
+    caching,
+    choices,
+    epochs,
+    evaluating,
+    feeding,
+    kept_memory,
+    lasting,
+    mean_std,
+    opening,
+    prediction,
+    profile_time,
+    steps,
+)
 from benchmarks.machine import in_words
 from benchmarks.rows import Row
 from benchmarks.setting import GPU, QUICK, Setting, Sizes
@@ -31,6 +44,7 @@ ROWS: dict[str, Callable[[Setting], list[Row]]] = {
     "checkpoint": epochs.checkpoint_sample,
     **evaluating.EVALUATIONS,
     "prediction": prediction.prediction,
+    **profile_time.PROFILES,
     "import": opening.imports,
     "open": opening.notebooks,
     "memory": lasting.memory,

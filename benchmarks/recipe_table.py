@@ -43,7 +43,7 @@ def rows(split: str) -> list[dict[str, Any]]:
         row = {"recipe": name, "why": own.get("why", ""), "seeds": len(dice), "dice": float(np.mean(of_seeds))}
         row["spread"] = float(np.std(of_seeds, ddof=1)) if len(dice) > 1 else None
         row["flipped"] = float(np.mean([each["dice_flipped"] for each in mine]))
-        row["cpu_seconds"] = float(np.median([each["cpu_seconds"] for each in mine]))
+        row["cost"] = cost(mine)
         row["epochs"] = int(np.median([each["epochs"] for each in mine]))
         last = [np.subtract(each["dice_last"], each["dice"]) for each in mine if "dice_last" in each]
         row["last"] = gained(last) if last else ""
@@ -55,6 +55,15 @@ def rows(split: str) -> list[dict[str, Any]]:
                 row["gains"].append(gained([dice[seed] - before[seed] for seed in common], f" over {over}"))
         table.append(row)
     return table
+
+
+def cost(entries: list[dict[str, Any]]) -> str:
+    """Seconds of a core; of a training on a GPU those of the clock, with its name."""
+    on_cpu = [each["cpu_seconds"] for each in entries if each.get("device", "cpu") == "cpu"]
+    on_gpu = [(each["wall_seconds"], each["device"]) for each in entries if each.get("device", "cpu") != "cpu"]
+    if not on_gpu:
+        return f"{np.median(on_cpu):.0f}"
+    return f"{np.median([seconds for seconds, _ in on_gpu]):.0f} of the clock, {on_gpu[0][1]}"
 
 
 def gained(differences: list[np.ndarray], over: str = "") -> str:
@@ -79,7 +88,7 @@ def write_table() -> None:
             spread = f" ± {row['spread']:.4f}" if row["spread"] is not None else ""
             parts.append(
                 f"| {row['recipe']} | {row['why']} | {row['seeds']} | {row['dice']:.4f}{spread} | {'<br>'.join(row['gains'])} | {row['flipped']:.4f} "
-                f"| {row['last']} | {row['epochs']} | {row['cpu_seconds']:.0f} |"
+                f"| {row['last']} | {row['epochs']} | {row['cost']} |"
             )
         parts.append("")
     write_atomically(TABLE, ("\n".join(parts)).encode())

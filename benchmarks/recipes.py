@@ -131,6 +131,7 @@ def train(name: str, seed: int, split: str, data: str) -> dict[str, Any]:
         "wall_seconds": round(wall, 1),
         "cpu_seconds": round(cpu, 1),
         "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name() if fabric.device.type == "cuda" else fabric.device.type,
         "curve": [[round(s, 1), round(d, 4)] for s, d in zip(history["seconds"].cumsum(), history["valid_dice"], strict=True)],
         "dice": dice(model),
         "dice_flipped": dice(Flipped(model)),

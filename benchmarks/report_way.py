@@ -78,8 +78,8 @@ class ReportTraining:
         self.writer = SummaryWriter(log_folder)
         self.steps = 0
 
-    def step(self, image: Tensor, target: Tensor) -> tuple[float, float]:
-        """One batch: its loss and Dice, and what TensorBoard gets."""
+    def step(self, image: Tensor, target: Tensor, grids: bool = True) -> tuple[float, float]:
+        """One batch: its loss and Dice, and the grids that TensorBoard gets."""
         image, target = image.to(self.device), target.to(self.device)
         probability = self.model(image)
         dice = report_dice(probability, target)
@@ -88,8 +88,9 @@ class ReportTraining:
         loss.backward()
         self.optimizer.step()
         self.steps += 1
-        for name, pictures in (("image", image), ("target", target), ("prediction", probability.detach())):
-            self.writer.add_image(name, make_grid(pictures.cpu(), normalize=name == "image"), self.steps)
+        if grids:
+            for name, pictures in (("image", image), ("target", target), ("prediction", probability.detach())):
+                self.writer.add_image(name, make_grid(pictures.cpu(), normalize=name == "image"), self.steps)
         return loss.item(), dice.item()
 
     def epoch(self, train_loader: DataLoader, valid_loader: DataLoader) -> float:

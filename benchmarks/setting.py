@@ -30,7 +30,7 @@ class Sizes:
     few: int = 600
     feeding: tuple[tuple[int, int], ...] = ((128, 256), (512, 96))  # px, photographs
     steps: tuple[tuple[int, int], ...] = ((128, 8), (256, 4))  # px, images a batch
-    step_repeats: int = 1  # steps that are timed together
+    step_repeats: int = 1  # steps that are timed together; the report's wait for the device each time, and are timed one by one
     width: int = 64
     image_size: int = 128
     batch_size: int = 8
@@ -42,6 +42,7 @@ class Sizes:
     sample_epochs: int = 5  # three at half size and two at full size, as the profile divides them
     evaluated: dict[str, int] = field(default_factory=lambda: {"unet": 96, "resnet34_unet_report": 0})  # 0: all
     predictions: int = 10
+    profile_epochs: int = 2
     memory_epochs: int = 50
     notebooks: tuple[str, ...] = tuple(NOTEBOOKS)
     matrix_side: int = 2048
@@ -52,9 +53,10 @@ class Sizes:
 GPU = Sizes(
     steps=((128, 8), (512, 8)),
     step_repeats=10,
-    image_size=512,
+    rounds=2,
     alone_steps=34,
-    epochs={"unet": 3, "resnet34_unet_report": 3},
+    epochs={"unet": 10, "resnet34_unet_report": 10},
+    evaluated={"unet": 0, "resnet34_unet_report": 0},
     sample_epochs=10,
     matrix_side=8192,
 )

@@ -21,8 +21,9 @@ from petseg_lib.dice import build_loss
 from petseg_lib.models import build_model
 from petseg_lib.optimisation import build_optimizer, build_schedule
 
-REPORT, SMP, PRODUCT = (
+REPORT, WITHOUT_GRIDS, SMP, PRODUCT = (
     "the report's way",
+    "the same without its grids of images",
     "segmentation_models.pytorch Unet resnet34",
     "its GFLOP at the rate of a matrix product",
 )
@@ -46,7 +47,8 @@ def _at(setting: Setting, network: str, size: int, batch_size: int) -> Row:
     repeats = setting.sizes.step_repeats
     measures = {
         "ours": timed(our_step(model, parameters, [batch] * repeats), setting.device, per=repeats),
-        REPORT: as_usual(timed(lambda: [report.step(image, batch.target) for _ in range(repeats)], setting.device, per=repeats)),
+        REPORT: as_usual(timed(lambda: report.step(image, batch.target), setting.device)),
+        WITHOUT_GRIDS: as_usual(timed(lambda: report.step(image, batch.target, grids=False), setting.device)),
         SMP: timed(our_step(rival, parameters, [batch] * repeats), setting.device, per=repeats),
         PRODUCT: product_time(setting, work["ours"]),
     }
@@ -63,7 +65,7 @@ def _row(setting: Setting, network: str, size: int, batch_size: int, taken: dict
         f"training {where}",
         "s",
         taken,
-        rivals=[REPORT, SMP],
+        rivals=[REPORT, WITHOUT_GRIDS, SMP],
         limits=[PRODUCT],
         conditions=f"{in_rounds(setting.sizes.rounds)} of {setting.sizes.step_repeats} steps of {batch_size}; width {setting.sizes.width}; "
         f"{work['ours']:.0f} GFLOP forward and back, {work[SMP]:.0f} that of {SMP}; both in {precision_of(setting)}, channels last",

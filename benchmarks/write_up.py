@@ -16,6 +16,7 @@ SUBJECTS = {
     "checkpoint": "Checkpointing",
     "evaluation": "Evaluation",
     "prediction": "Prediction",
+    "profile": "The profile report at the size of the whole dataset",
     "import": "Importing",
     "open": "Opening the notebooks",
     "memory": "Memory over a long training",
