@@ -174,6 +174,7 @@ class TrainingParameters(ImageParameters):
     loader_workers: number(int, ge=-1, le=256) = Field(
         -1, description="worker processes that make batches; 0 = none, -1 = none on a CPU, and on a GPU one a core, 8 at most"
     )
+    cuda_graphs: bool = Field(True, description="record training steps of an NVIDIA GPU and replay them, which saves it waiting")
     force: bool = Field(False, description="train a finished run again, over what it left")
 
     def model_settings(self) -> dict[str, Any]:

@@ -5,7 +5,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from petseg_lib.config import ReadableError
+
 Work = Callable[..., tuple[Tensor, ...]]
+
+
+class RecordingError(ReadableError):
+    """Work that does what cannot be recorded, such as waiting for the GPU; or there is not the memory to record it."""
 
 
 class Recorded:
@@ -21,7 +27,11 @@ class Recorded:
         self._recordings: dict[tuple[torch.Size, ...], _Recording | None] = {}
 
     def __call__(self, *arguments: Tensor) -> tuple[Tensor, ...]:
-        """What the work returns. The next call writes over it: copy what must last."""
+        """What the work returns. The next call writes over it: copy what must last.
+
+        Raises:
+            RecordingError: the work cannot be recorded.
+        """
         shapes = tuple(each.shape for each in arguments)
         if shapes not in self._recordings:  # libraries make themselves ready here, which cannot be recorded
             self._recordings[shapes] = None
@@ -39,8 +49,13 @@ class _Recording:
         self._arguments = [torch.empty_like(each) for each in arguments]
         self._graph = torch.cuda.CUDAGraph()
         # The threads that pin the next batches may go on meanwhile.
-        with torch.cuda.graph(self._graph, first and first.pool, capture_error_mode="thread_local"):
-            self._results = work(*self._arguments)
+        try:
+            with torch.cuda.graph(self._graph, first and first.pool, capture_error_mode="thread_local"):
+                self._results = work(*self._arguments)
+        except RuntimeError as error:
+            raise RecordingError(
+                f"a training step cannot be recorded as a CUDA graph ({str(error).splitlines()[0]}): set cuda_graphs = False"
+            ) from error
         self.pool = self._graph.pool()
 
     def replay(self, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

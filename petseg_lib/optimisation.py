@@ -128,7 +128,9 @@ def build_optimizer(model: nn.Module, parameters: TrainingParameters) -> torch.o
     precision = best_precision(device) if parameters.precision == "auto" else parameters.precision
     # On a CPU the many small products take as long in bf16.
     dtype = torch.bfloat16 if precision == "bf16-mixed" and device.type == "cuda" else torch.float32
-    return Muon(groups, lr=parameters.learning_rate, matrix_dtype=dtype, recorded=device.type == "cuda")
+    return Muon(
+        groups, lr=parameters.learning_rate, matrix_dtype=dtype, recorded=device.type == "cuda" and parameters.cuda_graphs
+    )
 
 
 def build_schedule(optimizer: torch.optim.Optimizer, parameters: TrainingParameters, steps: int) -> Any:

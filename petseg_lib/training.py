@@ -187,10 +187,11 @@ def build_step(
     """A batch forward and back: `step(image, target, scored)` leaves gradients, and returns the loss and the counts of each image.
 
     Where the batches of one step are several, it is `step(image, target, scored, together, place)`: how many they are, and this
-    one's place among them, from 0 on. On a GPU it is recorded (`graphs.Recorded`), unless float16 or several batches need Python's
-    part each time.
+    one's place among them, from 0 on. On an NVIDIA GPU it is recorded (`graphs.Recorded`), unless float16 or several batches
+    need Python's part each time.
     """
-    recorded = fabric.device.type == "cuda" and parameters.accumulate == 1 and fabric._precision.precision != "16-mixed"
+    recorded = fabric.device.type == "cuda" and parameters.cuda_graphs
+    recorded = recorded and parameters.accumulate == 1 and fabric._precision.precision != "16-mixed"
 
     def step(image: Tensor, target: Tensor, scored: Tensor, together: int = 1, place: int = 0) -> tuple[Tensor, Tensor]:
         model.train()

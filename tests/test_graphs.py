@@ -1,5 +1,7 @@
 """Work that is recorded as a CUDA graph: when it is recorded, and, where there is a GPU, that it stays the same work."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 
@@ -28,6 +30,22 @@ def test_work_is_done_once_before_it_is_recorded_for_each_shape(monkeypatch):
     for size in (8, 8, 3, 8, 3):
         recorded(torch.zeros(size))
     assert done == [("done", 8), ("recorded", 8), ("replayed", 8), ("done", 3), ("replayed", 8), ("recorded", 3), ("replayed", 3)]
+
+
+def test_work_that_cannot_be_recorded_is_one_sentence_that_says_what_to_set(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", object)
+    monkeypatch.setattr(torch.cuda, "graph", lambda *given, **settings: nullcontext())
+
+    def waits(tensor):
+        if len(calls) > 1:
+            raise RuntimeError("operation not permitted when stream is capturing\nmore")
+
+    recorded, calls = graphs.Recorded(waits), [1]
+    recorded(torch.zeros(1))
+    calls.append(2)
+    sentence = r"cannot be recorded as a CUDA graph \(operation not permitted when stream is capturing\): set cuda_graphs = False"
+    with pytest.raises(graphs.RecordingError, match=sentence):
+        recorded(torch.zeros(1))
 
 
 @needs_gpu
@@ -98,9 +116,9 @@ def test_recorded_steps_are_those_that_python_starts(parameters_of, optimizer):
 
 
 @needs_gpu
-def test_float16_and_several_batches_a_step_are_not_recorded():
+def test_what_needs_python_at_each_step_is_not_recorded():
     model = build_model("unet", width=4, depth=2).cuda()
-    for settings in ({"precision": "16-mixed"}, {"accumulate": 2}):
+    for settings in ({"precision": "16-mixed"}, {"accumulate": 2}, {"cuda_graphs": False}):
         parameters = UNetParameters(**settings)
         fabric = training.start(parameters)
         wrapped, optimizer = fabric.setup(model, optimisation.build_optimizer(model, parameters))
