@@ -49,7 +49,7 @@ def caching(setting: Setting) -> list[Row]:
 def _share_read(setting: Setting, dataset: PetDataset) -> float:
     """Of a cache that was just opened, the share that one shuffled batch has brought into memory."""
     cache = open_cache(dataset, dataset.split("train"), setting.sizes.image_size, setting.folder / "caching")
-    loader = build_loader(cache, setting.parameters("unet"), REPORT_MEAN, REPORT_STD, train=True)
+    loader = build_loader(cache, setting.parameters("unet"), REPORT_MEAN, REPORT_STD, train=True, workers=0)
     next(iter(loader))
     maps = psutil.Process().memory_maps() if hasattr(psutil.Process, "memory_maps") else []
     read = sum(each.rss for each in maps if Path(each.path).parent == cache.folder)

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from benchmarks.timing import Measure, alternate, timed
 from petseg_lib import training
 from petseg_lib.config import TrainingParameters
 from petseg_lib.dice import build_loss
+from petseg_lib.graphs import Recorded
 from petseg_lib.models import build_model
 from petseg_lib.models.folding import fold_batchnorm
 from petseg_lib.optimisation import build_optimizer, build_schedule, is_hidden
@@ -28,7 +30,7 @@ def choices(setting: Setting) -> list[Row]:
     return [row(setting, network) for network in ("unet", "resnet34_unet") for row in (_training, _inference, _orthogonalising)]
 
 
-def _parameters(setting: Setting, network: str, **changes: str) -> TrainingParameters:
+def _parameters(setting: Setting, network: str, **changes: Any) -> TrainingParameters:
     return setting.parameters(network, "sample", width=setting.sizes.sample_width, **changes)
 
 
@@ -42,7 +44,7 @@ def _training(setting: Setting, network: str) -> Row:
         UNFUSED: timed(_step(setting, adamw, fused=False), setting.device),
     }
     if setting.device == "cuda":
-        measures[EAGER] = timed(_step(setting, p, recorded=False), setting.device)
+        measures[EAGER] = timed(_step(setting, _parameters(setting, network, cuda_graphs=False)), setting.device)
     elif not setting.quick:  # compiling takes a minute
         measures[COMPILED] = timed(_step(setting, p, prepare=torch.compile), setting.device)
     return _row(setting, network, "training step", p, measures)
@@ -106,7 +108,6 @@ def _step(
     memory_format: torch.memory_format = torch.channels_last,
     prepare: Callable[[nn.Module], nn.Module] = lambda model: model,
     fused: bool | None = None,
-    recorded: bool = True,
 ) -> Callable[[], None]:
     """A training step without anything around it."""
     fabric = training.start(p)
@@ -116,14 +117,14 @@ def _step(
         group["fused"] = group["fused"] if fused is None else fused
     schedule = build_schedule(optimizer, p, ENDLESS)
     forward_and_back = training.build_step(wrapped, optimizer, build_loss(p.loss), fabric, p)
-    if not recorded:
-        forward_and_back = forward_and_back.work
     batch = random_batch(p.batch_size, p.image_size, setting.device)
     image = batch.image.contiguous(memory_format=memory_format)
 
     def step() -> None:
         forward_and_back(image, batch.target, batch.scored)
         optimizer.step()
+        if not isinstance(forward_and_back, Recorded):
+            optimizer.zero_grad(set_to_none=True)
         schedule.step()
 
     return step

@@ -52,7 +52,7 @@ def _at(setting: Setting, size: int, images: int) -> Row:
         limits=[COPYING],
         higher_is_better=True,
         conditions=f"{in_rounds(setting.sizes.rounds)} of {len(pets)} photographs, {parameters.batch_size} a batch; "
-        f"affine changes as in the report; workers: {usable_cores()} for torchvision, {worker_count(parameters)} for ours, none for the report's way",
+        f"affine changes as in the report; workers: {usable_cores()} for torchvision, {worker_count(parameters, parameters.batch_size)} for ours, none for the report's way",
     )
 
 
@@ -63,8 +63,8 @@ def _rate(work, batches: int) -> Measure:
 
 
 def _pass(loader: DataLoader) -> None:
-    if hasattr(loader.sampler, "epoch"):
-        set_epoch(loader, loader.sampler.epoch + 1)
+    if hasattr(loader.sampler, "epochs"):
+        set_epoch(loader, loader.sampler.epochs[-1] + 1)
     for _ in loader:
         pass
 

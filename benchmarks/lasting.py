@@ -90,11 +90,11 @@ def _index(setting: Setting, count: int) -> Measure:
 def _feeding(setting: Setting, count: int) -> Measure:
     """As many batches out of a large cache as out of a small one: its files are sparse, so that they take no room."""
     parameters = setting.parameters("unet", image_size=SIDE)
-    loader = build_loader(_sparse_cache(setting, count), parameters, REPORT_MEAN, REPORT_STD, train=True)
+    loader = build_loader(_sparse_cache(setting, count), parameters, REPORT_MEAN, REPORT_STD, train=True, workers=0)
     batches = setting.sizes.few // parameters.batch_size
 
     def work() -> None:
-        set_epoch(loader, loader.sampler.epoch + 1)
+        set_epoch(loader, loader.sampler.epochs[-1] + 1)
         for _ in zip(range(batches), loader, strict=False):
             pass
 

@@ -66,7 +66,9 @@ def _whole(setting: Setting) -> PetDataset:
     """The folder's pets, as many times as make the whole dataset."""
     root = setting.folder / "whole"
     if not root.is_dir():
-        repeat(setting.dataset().root, root, len(setting.dataset().pets) if setting.quick else WHOLE)
+        making = setting.new_folder("whole.making")
+        repeat(setting.dataset().root, making, len(setting.dataset().pets) if setting.quick else WHOLE)
+        making.rename(root)
     return load_pets(root)
 
 

@@ -34,8 +34,9 @@ class Mixup:
         return len(self.loader)
 
     def __iter__(self) -> Iterator[Batch]:
-        draws = np.random.default_rng((self.seed, self.sampler.epoch))
-        for batch in self.loader:
+        for number, batch in enumerate(self.loader):
+            if number % len(self) == 0:
+                draws = np.random.default_rng((self.seed, self.sampler.epochs[number // len(self)]))
             share, order = float(draws.beta(MIXUP_ALPHA, MIXUP_ALPHA)), torch.from_numpy(draws.permutation(len(batch.image)))
             image, target = (each.lerp(each[order], 1 - share) for each in (batch.image, batch.target))
             yield batch._replace(image=image, target=target, scored=batch.scored & batch.scored[order])

@@ -1,6 +1,7 @@
 """Work of a GPU that is recorded once, as a CUDA graph, and then replayed: the GPU does not wait for Python to start each kernel."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -42,6 +43,20 @@ class Recorded:
             recording = self._recordings[shapes] = _Recording(self.work, arguments, first)
         return recording.replay(arguments)
 
+    def forget(self) -> None:
+        """Begin anew: the next call does the work as it stands."""
+        self._recordings.clear()
+
+
+@contextmanager
+def released(work: Work) -> Iterator[None]:
+    """Lets go of the memory of what was recorded in the end, even where a traceback that a notebook keeps holds the rest."""
+    try:
+        yield
+    finally:
+        if isinstance(work, Recorded):
+            work.forget()
+
 
 class _Recording:
     def __init__(self, work: Work, arguments: tuple[Tensor, ...], first: "_Recording | None") -> None:
@@ -53,8 +68,12 @@ class _Recording:
             with torch.cuda.graph(self._graph, first and first.pool, capture_error_mode="thread_local"):
                 self._results = work(*self._arguments)
         except RuntimeError as error:
+            cause = (
+                error.__context__ or error
+            )  # what the end of the recording says of its failure comes on top of the first error
             raise RecordingError(
-                f"a training step cannot be recorded as a CUDA graph ({str(error).splitlines()[0]}): set cuda_graphs = False"
+                f"a training step cannot be recorded as a CUDA graph ({str(cause).splitlines()[0]}): set cuda_graphs = False, and "
+                "start the kernel anew"
             ) from error
         self.pool = self._graph.pool()
 

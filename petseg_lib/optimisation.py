@@ -1,6 +1,7 @@
 """Optimisers, courses of the learning rate, and averaged weights, as the parameters name them."""
 
 import copy
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,8 +26,8 @@ class Muon(torch.optim.AdamW):
     ) -> None:
         """As AdamW; `matrix_dtype` is what the matrix products are computed in, `recorded` whether as a CUDA graph."""
         super().__init__(*arguments, **settings)
-        self.matrix_dtype = matrix_dtype
-        self._updates = Recorded(self._orthogonal_updates) if recorded else self._orthogonal_updates
+        work = partial(_orthogonal_updates, rms=self.RMS, dtype=matrix_dtype)
+        self._updates = Recorded(work) if recorded else work
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
@@ -51,14 +52,6 @@ class Muon(torch.optim.AdamW):
         updates = self._updates(*torch._foreach_lerp(gradients, momenta, self.MOMENTUM))
         torch._foreach_mul_(weights, 1 - learning_rate * weight_decay)
         torch._foreach_add_(weights, updates, alpha=-learning_rate)
-
-    def _orthogonal_updates(self, *gradients: Tensor) -> tuple[Tensor, ...]:
-        updates = _all_orthogonalised([each.flatten(1).to(self.matrix_dtype) for each in gradients])
-        scales = [self.RMS * max(each.shape) ** 0.5 for each in updates]
-        return tuple(
-            (each.to(gradient.dtype) * scale).view_as(gradient)
-            for each, scale, gradient in zip(updates, scales, gradients, strict=True)
-        )
 
 
 def is_hidden(weight: Tensor) -> bool:
@@ -86,6 +79,16 @@ def orthogonalised(matrix: Tensor) -> Tensor:
             gathered = factor @ gathered
         wide = gathered @ wide
     return wide.mT if upright else wide
+
+
+def _orthogonal_updates(*gradients: Tensor, rms: float, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    """Steps along convolutions' gradients, of the same shapes, with a root mean square of about `rms`."""
+    updates = _all_orthogonalised([each.flatten(1).to(dtype) for each in gradients])
+    scales = [rms * max(each.shape) ** 0.5 for each in updates]
+    return tuple(
+        (each.to(gradient.dtype) * scale).view_as(gradient)
+        for each, scale, gradient in zip(updates, scales, gradients, strict=True)
+    )
 
 
 def _all_orthogonalised(matrices: list[Tensor]) -> list[Tensor]:

@@ -19,7 +19,7 @@ from petseg_lib.config import Parameters, ReadableError, TrainingParameters, sho
 
 PACKAGES = ("torch", "torchvision", "lightning-fabric", "albumentations", "numpy", "opencv-python-headless", "pillow")
 NO_ROOM = {getattr(errno, name) for name in ("ENOSPC", "EFBIG", "EDQUOT") if hasattr(errno, name)}
-_OF_FIGURES = ("figures_dir", "figure_formats")  # they change no result
+_OF_NO_RESULT = ("figures_dir", "figure_formats", "loader_workers", "cuda_graphs")  # they change no result
 _LOCKS: dict[Path, FileLock] = {}  # of the runs under way in this process
 # What a run makes. The executed notebook is not among it: papermill writes that while the run is under way.
 _RESULTS = ("metrics.json", "history.csv", "per_image.csv", "model.safetensors", "stats.json", "resume", "tensorboard")
@@ -156,7 +156,7 @@ def check_parameters(run: Run, parameters: TrainingParameters) -> None:
     given = lasting(parameters)
     # A parameter that the run's version did not know yet acted as its default does now.
     standing = {name: field.default for name, field in type(parameters).model_fields.items()} | run.parameters
-    changed = [name for name, value in given.items() if value != standing[name] and name not in _OF_FIGURES]
+    changed = [name for name, value in _decisive(given).items() if value != standing[name]]
     if changed and not parameters.force:
         words = ", ".join(f"{name} is {given[name]!r} and was {standing[name]!r}" for name in changed)
         raise RunError(
@@ -171,7 +171,11 @@ def _stands(run: Run, parameters: Parameters) -> bool:
         return False
     check_parameters(run, parameters)
     # A forced run that was interrupted goes on as well: a batch system may start the same command again.
-    return not parameters.force or (not run.complete and run.parameters == lasting(parameters))
+    return not parameters.force or (not run.complete and _decisive(run.parameters) == _decisive(lasting(parameters)))
+
+
+def _decisive(parameters: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in parameters.items() if name not in _OF_NO_RESULT}
 
 
 def _lock(run: Run) -> None:

@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import pandas as pd
@@ -30,7 +31,7 @@ from petseg_lib.data.statistics import (
 from petseg_lib.devices import open_fabric
 from petseg_lib.dice import Loss, build_loss, count, dice_from_counts
 from petseg_lib.evaluation import images_per_second
-from petseg_lib.graphs import Recorded
+from petseg_lib.graphs import Recorded, released
 from petseg_lib.models import gflop, parameter_count
 from petseg_lib.optimisation import MovingAverage, build_optimizer, build_schedule
 from petseg_lib.runs import Run, find_run
@@ -119,15 +120,18 @@ def fit(
     loss_of = build_loss(parameters.loss)
     step = build_step(wrapped, optimizer, loss_of, fabric, parameters)
     watched = someone_watches()
+    set_epoch(train_loader, progress.epoch + 1, parameters.epochs)
+    endless = iter(train_loader)  # one pass for all epochs, so that workers start once and make the next one's batches meanwhile
     with (
         SummaryWriter(run.folder / "tensorboard", purge_step=progress.epoch + 1) as writer,
         Checkpointer(run, description) as checkpointer,
+        released(step),
     ):
         while progress.epoch < parameters.epochs and not _out_of_patience(progress, parameters):
             epoch, began = progress.epoch + 1, time.perf_counter()
-            set_epoch(train_loader, epoch)
             torch.manual_seed(parameters.seed * 1_000_003 + epoch)
-            batches = tqdm(train_loader, f"epoch {epoch}/{parameters.epochs}", leave=False, disable=not watched)
+            batches = islice(endless, len(train_loader))
+            batches = tqdm(batches, f"epoch {epoch}/{parameters.epochs}", len(train_loader), leave=False, disable=not watched)
             try:
                 halved = progress.epoch < parameters.half_size_share * parameters.epochs
                 losses, counts, rates = _train_epoch(step, batches, optimizer, schedule, fabric, averaged, parameters, halved)
@@ -138,6 +142,7 @@ def fit(
                     f"the memory of {fabric.device} does not hold a step of epoch {epoch}: lower batch_size "
                     f"({parameters.batch_size} now) and raise accumulate ({parameters.accumulate} now) by as much, or lower "
                     f"image_size ({parameters.image_size} now)"
+                    + (", or set cuda_graphs = False" if isinstance(step, Recorded) else "")
                 ) from None
             trained = _means(losses, counts)
             row = {"epoch": epoch, "learning_rate": optimizer.param_groups[0]["lr"]}
@@ -186,17 +191,16 @@ def build_step(
 ) -> Callable[..., tuple[Tensor, Tensor]]:
     """A batch forward and back: `step(image, target, scored)` leaves gradients, and returns the loss and the counts of each image.
 
-    Where the batches of one step are several, it is `step(image, target, scored, together, place)`: how many they are, and this
-    one's place among them, from 0 on. On an NVIDIA GPU it is recorded (`graphs.Recorded`), unless float16 or several batches
+    Where the batches of one step are several, it is `step(image, target, scored, together)`: how many they are. On an NVIDIA GPU it is recorded (`graphs.Recorded`), unless float16 or several batches
     need Python's part each time.
     """
     recorded = fabric.device.type == "cuda" and parameters.cuda_graphs
     recorded = recorded and parameters.accumulate == 1 and fabric._precision.precision != "16-mixed"
 
-    def step(image: Tensor, target: Tensor, scored: Tensor, together: int = 1, place: int = 0) -> tuple[Tensor, Tensor]:
+    def step(image: Tensor, target: Tensor, scored: Tensor, together: int = 1) -> tuple[Tensor, Tensor]:
         model.train()
-        if place == 0:
-            optimizer.zero_grad(set_to_none=not recorded)  # a recording writes where the gradients lay
+        if recorded:
+            optimizer.zero_grad(set_to_none=False)  # a recording writes where the gradients lay
         logits = model(image)
         loss = loss_of(logits, target, scored)
         fabric.backward(loss / together)
@@ -213,12 +217,14 @@ def _train_epoch(step, batches, optimizer, schedule, fabric, averaged, parameter
         image, target, scored, _ = halved_batch(batch) if halved else batch
         place = number % parameters.accumulate
         together = min(parameters.accumulate, len(batches) - number + place)  # an epoch's last step may have fewer batches
-        loss, counted = step(image, target, scored, *((together, place) if parameters.accumulate > 1 else ()))
+        loss, counted = step(image, target, scored, *((together,) if parameters.accumulate > 1 else ()))
         losses.append(loss * len(image))
         counts.append(counted.clone())
         rates.append(optimizer.param_groups[0]["lr"])
         if place + 1 == together:
             optimizer.step()
+            if not isinstance(step, Recorded):
+                optimizer.zero_grad(set_to_none=True)
             schedule.step()
             if averaged is not None:
                 averaged.update()
@@ -229,7 +235,7 @@ def _check_finite(losses: list[Tensor], rates: list[float], loader: DataLoader, 
     """Asked once an epoch, before anything of it is saved: to ask at each step would wait for the device each time."""
     broken = (~torch.stack(losses).isfinite()).nonzero().flatten().tolist()
     if broken:
-        _, rows = list(loader.sampler)[broken[0]]
+        rows = list(loader.sampler.of_epoch(epoch))[broken[0]]
         raise TrainingError(
             f"the loss is not finite in epoch {epoch} from step {broken[0] + 1} of {len(losses)} on, at learning rate "
             f"{rates[broken[0]]:.3g}, with the images {', '.join(loader.dataset.cache.names[row] for row in rows)}; the best "

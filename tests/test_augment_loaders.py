@@ -1,13 +1,18 @@
 """Augmentation keeps image and trimap together; batches are whole, right, and the same for the same seed."""
 
+import os
+import signal
 import warnings
 from multiprocessing import get_context
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from petseg_lib.config import ParameterError, UNetParameters
+from petseg_lib.data import loaders
 from petseg_lib.data.augment import build_augmentation, cutmix, reseed
 from petseg_lib.data.cache import open_cache
 from petseg_lib.data.loaders import build_loader, normalise, set_epoch
@@ -174,6 +179,49 @@ def test_the_draws_do_not_depend_on_workers_or_batches(cache):
     assert draws(with_none, 3) == draws(with_two, 3)
     assert order(with_none, 3) == order(with_two, 3) != order(with_none, 4)
     assert draws(build_loader(cache, parameters(), MEAN, STD, train=True, batch_size=7), 3) == draws(with_none, 3)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_one_pass_may_go_over_several_epochs(cache, workers):
+    loader = build_loader(cache, parameters(), MEAN, STD, train=True, workers=workers)
+    set_epoch(loader, 3, last=5)
+    batches = [(batch.index.tolist(), batch.image) for batch in loader]
+    expected = []
+    for epoch in (3, 4, 5):
+        set_epoch(loader, epoch)
+        expected += [(batch.index.tolist(), batch.image) for batch in loader]
+    assert [rows for rows, _ in batches] == [rows for rows, _ in expected] and len(batches) == 3 * len(loader)
+    assert all(torch.equal(image, other) for (_, image), (_, other) in zip(batches, expected, strict=True))
+
+
+def test_workers_that_an_interrupt_ended_are_started_anew(cache):
+    """A notebook's kernel and its worker processes are interrupted together."""
+    loader = build_loader(cache, parameters(), MEAN, STD, train=True, workers=2)
+    batches = iter(loader)
+    next(batches)
+    for worker in batches._workers:
+        os.kill(worker.pid, signal.SIGINT)
+        worker.join()
+    assert len(order(loader, 1)) == 20
+
+
+def test_workers_suit_the_device_and_the_memory_that_they_share(monkeypatch):
+    monkeypatch.setattr(loaders, "usable_cores", lambda: 6)
+    monkeypatch.setattr(loaders.sys, "platform", "linux")
+    free = 2**30
+    monkeypatch.setattr(loaders.shutil, "disk_usage", lambda folder: SimpleNamespace(free=free))
+    monkeypatch.setattr(loaders.torch.cuda, "is_available", lambda: False)
+    assert loaders.worker_count(parameters(), 8) == 0
+    assert loaders.worker_count(parameters(loader_workers=3), 8) == 3
+    monkeypatch.setattr(loaders.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(loaders, "SHARED_MEMORY", Path())
+    assert loaders.worker_count(parameters(), 8) == 6
+    assert loaders.worker_count(parameters(device="cpu"), 8) == 0
+    free = 64 * 2**20  # a container's usual room: not enough for even one worker's batches of 8 images of 512 px
+    assert loaders.worker_count(parameters(image_size=512), 8) == 0
+    assert loaders.worker_count(parameters(image_size=256), 8) == 2
+    monkeypatch.setattr(loaders.sys, "platform", "win32")
+    assert loaders.worker_count(parameters(), 8) == 0
 
 
 def test_workers_may_be_spawned(cache):

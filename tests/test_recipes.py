@@ -108,7 +108,7 @@ class Images(list):
 class Once(list):
     """A sampler of one batch."""
 
-    epoch = 1
+    epochs = range(1, 2)
 
 
 def test_mixup_blends_images_and_masks_alike(recipes):

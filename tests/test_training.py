@@ -189,8 +189,7 @@ def test_muon_steps_as_pytorchs_own_does_on_matrices():
     torch.manual_seed(0)
     convolution = torch.nn.Conv2d(16, 6, 1, bias=False)
     matrix = torch.nn.Parameter(convolution.weight.detach().flatten(1).clone())
-    ours = optimisation.build_optimizer(convolution, UNetParameters(optimizer="muon", learning_rate=0.01, weight_decay=0.5))
-    ours.matrix_dtype = torch.bfloat16  # as theirs
+    ours = optimisation.Muon(convolution.parameters(), lr=0.01, weight_decay=0.5, matrix_dtype=torch.bfloat16)  # as theirs
     theirs = torch.optim.Muon([matrix], lr=0.01, weight_decay=0.5, adjust_lr_fn="match_rms_adamw")
     for _ in range(3):
         matrix.grad = torch.randn(6, 16)
@@ -254,6 +253,7 @@ def test_a_run_of_other_parameters_is_refused_with_their_names(pets):
         open_small("runs/t/other", seed=5)
     assert run.complete and (run.folder / "model.safetensors").exists()
     open_small("runs/t/other", epochs=1, figures_dir="figures/elsewhere")  # where figures go changes no result
+    open_small("runs/t/other", epochs=1, loader_workers=3, cuda_graphs=False)  # nor does how it is computed
     record = json.loads((run.folder / "params.json").read_text())
     del record["parameters"]["accumulate"]  # as if the run were older than this parameter
     runs.write_json(run.folder / "params.json", record)

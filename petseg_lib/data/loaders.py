@@ -1,6 +1,9 @@
 """From the cache to normalised batches, whose order and augmentation depend on nothing but seed and epoch."""
 
+import shutil
+import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import cv2
@@ -15,9 +18,11 @@ from petseg_lib.config import TrainingParameters
 from petseg_lib.data.augment import build_augmentation, cutmix, reseed
 from petseg_lib.data.cache import Cache
 from petseg_lib.data.masks import target_and_scored
-from petseg_lib.gpus import computes_on_gpu, usable_cores
+from petseg_lib.gpus import usable_cores
 
 MOST_WORKERS = 8
+SHARED_MEMORY = Path("/dev/shm")  # through which Linux' worker processes hand over batches; small in many containers
+BATCHES_A_WORKER = 3  # two made ahead, and one on its way
 
 
 class Batch(NamedTuple):
@@ -54,38 +59,43 @@ def build_loader(
         train: True: shuffled and augmented, and a last batch of a single image is left out of the epoch, since
             BatchNorm needs two (unless `batch_size` is 1). False: in order, unchanged, every image exactly once.
         batch_size: images a batch, 1 or more.
-        workers: worker processes, which live as long as the loader; 0 = none.
+        workers: worker processes, which live as long as a pass over the loader; 0 = none. Where it is not given, training
+            has those of `worker_count` and measuring has none.
     """
     batch_size = parameters.batch_size if batch_size is None else batch_size
-    workers = worker_count(parameters) if workers is None else workers
+    workers = worker_count(parameters, batch_size) * train if workers is None else workers
     return DataLoader(
         _BatchDataset(cache, parameters, mean, std, train),
         sampler=_BatchSampler(len(cache), batch_size, parameters.seed, train),
         batch_size=None,  # the sampler gives whole batches, so that an image is normalised with its batch
         num_workers=workers,
         worker_init_fn=_start_worker,
-        persistent_workers=workers > 0,
         # A generator of its own: otherwise each epoch draws from the global one, which dropout uses.
         generator=torch.Generator().manual_seed(parameters.seed),
         pin_memory=torch.cuda.is_available(),
     )
 
 
-def worker_count(parameters: TrainingParameters) -> int:
-    """How many worker processes the parameters ask for: `loader_workers`, or what suits the device.
+def worker_count(parameters: TrainingParameters, batch_size: int) -> int:
+    """How many worker processes the parameters ask for: `loader_workers`, or what suits the device and the memory they share.
 
-    A CPU has no cores to spare for them; a GPU would wait for batches that are made between its steps.
+    A CPU has no cores to spare for them, and an NVIDIA GPU would wait for batches that are made between its steps. Elsewhere
+    than on Linux each of them would import everything anew.
     """
     if parameters.loader_workers >= 0:
         return parameters.loader_workers
-    on_gpu = computes_on_gpu() if parameters.device == "auto" else parameters.device != "cpu"
-    return min(MOST_WORKERS, usable_cores()) if on_gpu else 0
+    if sys.platform != "linux" or not torch.cuda.is_available() or parameters.device not in ("auto", "cuda"):
+        return 0
+    batch_bytes = batch_size * parameters.image_size**2 * (3 * 4 + 4 + 1)  # a Batch's image, target and scored
+    room = shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.is_dir() else 0
+    return min(MOST_WORKERS, usable_cores(), room // (BATCHES_A_WORKER * batch_bytes))
 
 
-def set_epoch(loader: DataLoader, epoch: int) -> None:
-    """Make the next pass over a training loader that of an epoch: its order and augmentation are a function of
-    (seed, epoch) alone, whatever ran before and however many workers there are. A loader starts at epoch 0."""
-    loader.sampler.epoch = epoch
+def set_epoch(loader: DataLoader, epoch: int, last: int | None = None) -> None:
+    """Make the next pass over a training loader that of an epoch, or of all from it to the last: each epoch's order and
+    augmentation are a function of (seed, epoch) alone, whatever ran before and however many workers there are. A loader
+    starts at epoch 0; its length is that of one epoch."""
+    loader.sampler.epochs = range(epoch, (epoch if last is None else last) + 1)
 
 
 def normalise(images: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> Tensor:
@@ -118,21 +128,24 @@ def halved_batch(batch: Batch) -> Batch:
 
 
 class _BatchSampler(Sampler[tuple[int, list[int]]]):
-    """The epoch and rows of the cache, a batch at a time: workers live on from epoch to epoch, and are told of it by each batch.
+    """The epoch and rows of the cache, a batch at a time.
 
-    The epoch is an attribute: a method `set_epoch`, where there is one, Lightning Fabric calls with a count of its own.
+    The epochs are an attribute: a method `set_epoch`, where there is one, Lightning Fabric calls with a count of its own.
     """
 
     def __init__(self, count: int, batch_size: int, seed: int, train: bool) -> None:
         self.count, self.batch_size, self.seed, self.train = count, batch_size, seed, train
-        self.epoch = 0
+        self.epochs = range(1)
 
     def __iter__(self) -> Iterator[tuple[int, list[int]]]:
+        return ((epoch, rows) for epoch in self.epochs for rows in self.of_epoch(epoch))
+
+    def of_epoch(self, epoch: int) -> Iterator[list[int]]:
         order = np.arange(self.count)
         if self.train:
-            order = np.random.default_rng((self.seed, self.epoch)).permutation(self.count)
+            order = np.random.default_rng((self.seed, epoch)).permutation(self.count)
         for batch in range(len(self)):
-            yield self.epoch, order[batch * self.batch_size : (batch + 1) * self.batch_size].tolist()
+            yield order[batch * self.batch_size : (batch + 1) * self.batch_size].tolist()
 
     def __len__(self) -> int:
         whole, rest = divmod(self.count, self.batch_size)
