@@ -11,6 +11,8 @@ from petseg_lib.config import TrainingParameters
 from petseg_lib.devices import best_precision
 from petseg_lib.graphs import Recorded
 
+FASTER_IN_BF16 = 128  # rows, from which on a CPU multiplies matrices faster in bf16
+
 
 class Muon(torch.optim.AdamW):
     """AdamW, but each hidden convolution's step is its momentum with all singular values made about 1 (Jordan et al. 2024).
@@ -24,7 +26,7 @@ class Muon(torch.optim.AdamW):
     def __init__(
         self, *arguments: Any, matrix_dtype: torch.dtype = torch.float32, recorded: bool = False, **settings: Any
     ) -> None:
-        """As AdamW; `matrix_dtype` is what the matrix products are computed in, `recorded` whether as a CUDA graph."""
+        """As AdamW; `matrix_dtype` is what large matrix products are computed in, `recorded` whether as a CUDA graph."""
         super().__init__(*arguments, **settings)
         work = partial(_orthogonal_updates, rms=self.RMS, dtype=matrix_dtype)
         self._updates = Recorded(work) if recorded else work
@@ -83,12 +85,19 @@ def orthogonalised(matrix: Tensor) -> Tensor:
 
 def _orthogonal_updates(*gradients: Tensor, rms: float, dtype: torch.dtype) -> tuple[Tensor, ...]:
     """Steps along convolutions' gradients, of the same shapes, with a root mean square of about `rms`."""
-    updates = _all_orthogonalised([each.flatten(1).to(dtype) for each in gradients])
+    channels_last = [each.permute(0, 2, 3, 1) for each in gradients]  # the order of a matrix' columns is free: as they lie
+    matrices = [each.flatten(1) for each in channels_last]
+    updates = _all_orthogonalised([each.to(dtype if _gains(each) else torch.float32) for each in matrices])
     scales = [rms * max(each.shape) ** 0.5 for each in updates]
     return tuple(
-        (each.to(gradient.dtype) * scale).view_as(gradient)
-        for each, scale, gradient in zip(updates, scales, gradients, strict=True)
+        (each.float() * scale).view_as(gradient).permute(0, 3, 1, 2)
+        for each, scale, gradient in zip(updates, scales, channels_last, strict=True)
     )
+
+
+def _gains(matrix: Tensor) -> bool:
+    """Whether its products are faster in bf16, where the hardware computes in it."""
+    return matrix.is_cuda or min(matrix.shape) >= FASTER_IN_BF16
 
 
 def _all_orthogonalised(matrices: list[Tensor]) -> list[Tensor]:
@@ -129,8 +138,7 @@ def build_optimizer(model: nn.Module, parameters: TrainingParameters) -> torch.o
         return torch.optim.AdamW(groups, lr=parameters.learning_rate, fused=True)
     device = next(model.parameters()).device
     precision = best_precision(device) if parameters.precision == "auto" else parameters.precision
-    # On a CPU the many small products take as long in bf16.
-    dtype = torch.bfloat16 if precision == "bf16-mixed" and device.type == "cuda" else torch.float32
+    dtype = torch.bfloat16 if precision == "bf16-mixed" else torch.float32
     return Muon(
         groups, lr=parameters.learning_rate, matrix_dtype=dtype, recorded=device.type == "cuda" and parameters.cuda_graphs
     )
