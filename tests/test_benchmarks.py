@@ -10,6 +10,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
+from petseg_lib.data.pets import load_pets
 from petseg_lib.profiles import REPOSITORY
 
 PICTURE = """\
@@ -86,3 +87,27 @@ def test_a_process_of_its_own_answers_without_torch(suite, tiny_dataset):
     assert answers["ours"]["result"][0] == pytest.approx(answers["report"]["result"][0])
     assert answers["ours"]["result"][1] == pytest.approx(answers["report"]["result"][1])
     assert all(0 < answer["seconds"] < 60 and answer["before"] <= answer["peak"] < 200 for answer in answers.values())
+
+
+def test_a_folder_is_repeated_up_to_the_size_of_a_whole_dataset(suite, tiny_dataset, tmp_path):
+    repeated, data = import_module("benchmarks.repeated"), tiny_dataset()
+    few = load_pets(data)
+    repeated.repeat(data, tmp_path / "many", 90)
+    many = load_pets(tmp_path / "many")
+    assert len(many.pets) == len({pet.name for pet in many.pets}) == 90 > len(few.pets)
+    assert len(many.split("test")) == round(90 * len(few.split("test")) / len(few.pets))
+    first, last = few.split("trainval")[0], many.split("trainval")[-1]
+    assert last.breed in {pet.breed for pet in few.pets}
+    assert many.photograph_path(many.split("trainval")[0]).read_bytes() == few.photograph_path(first).read_bytes()
+    assert many.trimap_path(last).is_file()
+
+
+def test_where_files_cannot_be_linked_they_are_copied(suite, tiny_dataset, tmp_path, monkeypatch):
+    repeated = import_module("benchmarks.repeated")
+
+    def refused(*given):
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr(repeated.os, "link", refused)
+    repeated.repeat(tiny_dataset(), tmp_path / "many", 40)
+    assert len(load_pets(tmp_path / "many").pets) == 40
