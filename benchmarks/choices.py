@@ -17,7 +17,7 @@ from petseg_lib.dice import build_loss
 from petseg_lib.graphs import Recorded
 from petseg_lib.models import build_model
 from petseg_lib.models.folding import fold_batchnorm
-from petseg_lib.optimisation import build_optimizer, build_schedule, is_hidden
+from petseg_lib.optimisation import build_optimizer, build_schedule, build_step, is_hidden
 
 FLOAT32, PLANES, COMPILED = "in float32", "channels first", "compiled by inductor"
 EAGER = "started by Python, not recorded"
@@ -116,7 +116,7 @@ def _step(
     for group in optimizer.param_groups:
         group["fused"] = group["fused"] if fused is None else fused
     schedule = build_schedule(optimizer, p, ENDLESS)
-    forward_and_back = training.build_step(wrapped, optimizer, build_loss(p.loss), fabric, p)
+    forward_and_back = build_step(wrapped, optimizer, build_loss(p.loss), fabric, p)
     batch = random_batch(p.batch_size, p.image_size, setting.device)
     image = batch.image.contiguous(memory_format=memory_format)
 

@@ -18,17 +18,17 @@ from petseg_lib.profiles import load_profile
 from petseg_lib.runs import Run
 
 CACHE, TEST = "making the cache of all splits", "measuring the test split"
-EPOCHS = load_profile("report").runs["unet"][1]["epochs"]
+REPORT = load_profile("report").runs["unet"][1]
 
 
 def profile_time(network: str) -> Callable[[Setting], list[Row]]:
-    """The row of one of the report's own networks; none on a CPU, which it would take days."""
+    """The row of one of the report's own networks; none on a CPU, which is too slow for it."""
     return lambda setting: [_row(setting, network)] if setting.device == "cuda" or setting.quick else []
 
 
 def _row(setting: Setting, network: str) -> Row:
     sizes = setting.sizes
-    own = {} if setting.quick else {"image_size": 512, "width": 64, "batch_size": 8}
+    own = {} if setting.quick else {name: REPORT[name] for name in ("image_size", "width", "batch_size")}
     parameters = setting.parameters(network, epochs=sizes.profile_epochs, **own)
     dataset = _whole(setting)
     began = time.perf_counter()
@@ -38,10 +38,8 @@ def _row(setting: Setting, network: str) -> Row:
     }
     taken = {CACHE: [time.perf_counter() - began]}
     loaders = [build_loader(caches[split], parameters, REPORT_MEAN, REPORT_STD, split == "train") for split in ("train", "valid")]
-    model, description = (
-        build_model(parameters.model, **parameters.model_settings()),
-        describe_model(parameters, REPORT_MEAN, REPORT_STD),
-    )
+    model = build_model(parameters.model, **parameters.model_settings())
+    description = describe_model(parameters, REPORT_MEAN, REPORT_STD)
     run, fabric = Run(setting.new_folder(f"profile_{network}")), training.start(parameters)
     history = training.fit(model, *loaders, parameters, run, fabric, description)
     taken["ours"] = history["seconds"].tolist()
@@ -58,7 +56,7 @@ def _row(setting: Setting, network: str) -> Row:
         taken,
         conditions=f"{len(taken['ours'])} epochs; {counts} photographs, those of the folder repeated; {parameters.image_size} px, "
         f"{parameters.batch_size} a batch, width {parameters.width}; validation and checkpoints included",
-        notes=[f"{EPOCHS} epochs of the last one's {last:.1f} s are {EPOCHS * last / 60:.1f} min"],
+        notes=[f"{REPORT['epochs']} epochs of the last one's {last:.1f} s are {REPORT['epochs'] * last / 60:.1f} min"],
     )
 
 

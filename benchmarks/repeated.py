@@ -2,8 +2,8 @@
 
     python -m benchmarks.repeated DIR OUT [--count 7349]
 
-Files are hard links where the system allows them. For measuring how long a profile takes; a Dice of it means nothing, since pets to train on come again in
-test.
+Files are hard links where the system allows them. For measuring how long a profile takes; a Dice of it means nothing,
+since pets to train on come again in test.
 """
 
 import argparse

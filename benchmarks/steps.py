@@ -19,7 +19,7 @@ from petseg_lib.data.loaders import Batch
 from petseg_lib.devices import best_precision
 from petseg_lib.dice import build_loss
 from petseg_lib.models import build_model
-from petseg_lib.optimisation import build_optimizer, build_schedule
+from petseg_lib.optimisation import build_optimizer, build_schedule, build_step
 
 REPORT, WITHOUT_GRIDS, SMP, PRODUCT = (
     "the report's way",
@@ -67,7 +67,7 @@ def _row(setting: Setting, network: str, size: int, batch_size: int, taken: dict
         taken,
         rivals=[REPORT, WITHOUT_GRIDS, SMP],
         limits=[PRODUCT],
-        conditions=f"{in_rounds(setting.sizes.rounds)} of {setting.sizes.step_repeats} steps of {batch_size}; width {setting.sizes.width}; "
+        conditions=f"{in_rounds(setting.sizes.rounds)} of {steps_in_words(setting)} of {batch_size}; width {setting.sizes.width}; "
         f"{work['ours']:.0f} GFLOP forward and back, {work[SMP]:.0f} that of {SMP}; both in {precision_of(setting)}, channels last",
         targets=[target(f"{where}: speed for each GFLOP over segmentation_models.pytorch's", over_smp, at_least=1)],
         notes=[
@@ -83,8 +83,12 @@ def our_step(model: nn.Module, parameters: TrainingParameters, batches: list[Bat
     model = model.to(fabric.device, memory_format=torch.channels_last)
     wrapped, optimizer = fabric.setup(model, build_optimizer(model, parameters))
     schedule = build_schedule(optimizer, parameters, ENDLESS)
-    step = training.build_step(wrapped, optimizer, build_loss(parameters.loss), fabric, parameters)
+    step = build_step(wrapped, optimizer, build_loss(parameters.loss), fabric, parameters)
     return lambda: training._train_epoch(step, batches, optimizer, schedule, fabric, None, parameters)
+
+
+def steps_in_words(setting: Setting) -> str:
+    return f"{setting.sizes.step_repeats} steps" if setting.sizes.step_repeats > 1 else "a step"
 
 
 def random_batch(batch_size: int, size: int, device: str) -> Batch:

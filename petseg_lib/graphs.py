@@ -68,9 +68,7 @@ class _Recording:
             with torch.cuda.graph(self._graph, first and first.pool, capture_error_mode="thread_local"):
                 self._results = work(*self._arguments)
         except RuntimeError as error:
-            cause = (
-                error.__context__ or error
-            )  # what the end of the recording says of its failure comes on top of the first error
+            cause = error.__context__ or error  # the recording's end fails as well, and says less
             raise RecordingError(
                 f"a training step cannot be recorded as a CUDA graph ({str(cause).splitlines()[0]}): set cuda_graphs = False, and "
                 "start the kernel anew"

@@ -1,14 +1,17 @@
-"""Optimisers, courses of the learning rate, and averaged weights, as the parameters name them."""
+"""Training steps, optimisers, courses of the learning rate, and averaged weights, as the parameters name them."""
 
 import copy
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from petseg_lib.config import TrainingParameters
 from petseg_lib.devices import best_precision
+from petseg_lib.dice import Loss, count
 from petseg_lib.graphs import Recorded
 
 FASTER_IN_BF16 = 128  # rows, from which on a CPU multiplies matrices faster in bf16
@@ -151,6 +154,29 @@ def build_schedule(optimizer: torch.optim.Optimizer, parameters: TrainingParamet
     if parameters.schedule == "cosine":
         return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
     return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
+
+
+def build_step(
+    model: nn.Module, optimizer: torch.optim.Optimizer, loss_of: Loss, fabric: Fabric, parameters: TrainingParameters
+) -> Callable[..., tuple[Tensor, Tensor]]:
+    """A batch forward and back: `step(image, target, scored)` leaves gradients, and returns the loss and the counts of each image.
+
+    Where the batches of one step are several, it is `step(image, target, scored, together)`: how many they are. On an NVIDIA
+    GPU it is recorded (`graphs.Recorded`), unless float16 or several batches need Python's part each time.
+    """
+    recorded = fabric.device.type == "cuda" and parameters.cuda_graphs
+    recorded = recorded and parameters.accumulate == 1 and fabric._precision.precision != "16-mixed"
+
+    def step(image: Tensor, target: Tensor, scored: Tensor, together: int = 1) -> tuple[Tensor, Tensor]:
+        model.train()
+        if recorded:
+            optimizer.zero_grad(set_to_none=False)  # a recording writes where the gradients lay
+        logits = model(image)
+        loss = loss_of(logits, target, scored)
+        fabric.backward(loss / together)
+        return loss.detach(), count(logits.detach() > 0, target.bool(), scored)
+
+    return Recorded(step) if recorded else step
 
 
 class MovingAverage(nn.Module):

@@ -2,7 +2,6 @@
 
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -29,11 +28,11 @@ from petseg_lib.data.statistics import (
     load_statistics,
 )
 from petseg_lib.devices import open_fabric
-from petseg_lib.dice import Loss, build_loss, count, dice_from_counts
+from petseg_lib.dice import build_loss, count, dice_from_counts
 from petseg_lib.evaluation import images_per_second
 from petseg_lib.graphs import Recorded, released
 from petseg_lib.models import gflop, parameter_count
-from petseg_lib.optimisation import MovingAverage, build_optimizer, build_schedule
+from petseg_lib.optimisation import MovingAverage, build_optimizer, build_schedule, build_step
 from petseg_lib.runs import Run, find_run
 
 LOW_DICE = 0.7  # the report kept no model below it; here it is kept, with a warning
@@ -184,29 +183,6 @@ def someone_watches() -> bool:
     """True in a terminal or a live notebook; False under papermill, nbval and nbconvert, which take no input."""
     kernel = getattr(sys.modules.get("IPython") and sys.modules["IPython"].get_ipython(), "kernel", None)
     return bool(kernel._allow_stdin) if kernel is not None else sys.stdout.isatty()
-
-
-def build_step(
-    model: nn.Module, optimizer: torch.optim.Optimizer, loss_of: Loss, fabric: Fabric, parameters: TrainingParameters
-) -> Callable[..., tuple[Tensor, Tensor]]:
-    """A batch forward and back: `step(image, target, scored)` leaves gradients, and returns the loss and the counts of each image.
-
-    Where the batches of one step are several, it is `step(image, target, scored, together)`: how many they are. On an NVIDIA GPU it is recorded (`graphs.Recorded`), unless float16 or several batches
-    need Python's part each time.
-    """
-    recorded = fabric.device.type == "cuda" and parameters.cuda_graphs
-    recorded = recorded and parameters.accumulate == 1 and fabric._precision.precision != "16-mixed"
-
-    def step(image: Tensor, target: Tensor, scored: Tensor, together: int = 1) -> tuple[Tensor, Tensor]:
-        model.train()
-        if recorded:
-            optimizer.zero_grad(set_to_none=False)  # a recording writes where the gradients lay
-        logits = model(image)
-        loss = loss_of(logits, target, scored)
-        fabric.backward(loss / together)
-        return loss.detach(), count(logits.detach() > 0, target.bool(), scored)
-
-    return Recorded(step) if recorded else step
 
 
 def _train_epoch(step, batches, optimizer, schedule, fabric, averaged, parameters, halved=False) -> tuple[list, list, list]:

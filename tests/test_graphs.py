@@ -97,7 +97,7 @@ def test_recorded_steps_leave_the_gradients_of_steps_that_python_starts(paramete
         model = build_model(parameters.model, **parameters.model_settings())
         model = model.to(fabric.device, memory_format=torch.channels_last)
         wrapped, optimizer = fabric.setup(model, optimisation.build_optimizer(model, parameters))
-        ways.append(training.build_step(wrapped, optimizer, training.build_loss(parameters.loss), fabric, parameters))
+        ways.append(optimisation.build_step(wrapped, optimizer, training.build_loss(parameters.loss), fabric, parameters))
         models.append(model)
         optimizers.append(optimizer)
     (ours, theirs), step, eager = models, ways[0], ways[1].work
@@ -142,5 +142,5 @@ def test_what_needs_python_at_each_step_is_not_recorded():
         parameters = UNetParameters(**settings)
         fabric = training.start(parameters)
         wrapped, optimizer = fabric.setup(model, optimisation.build_optimizer(model, parameters))
-        step = training.build_step(wrapped, optimizer, training.build_loss("bce"), fabric, parameters)
+        step = optimisation.build_step(wrapped, optimizer, training.build_loss("bce"), fabric, parameters)
         assert not isinstance(step, graphs.Recorded)

@@ -310,7 +310,7 @@ def test_accumulated_batches_make_the_step_of_one_batch():
         wrapped, optimizer = fabric.setup(model, optimisation.build_optimizer(model, parameters))
         schedule = optimisation.build_schedule(optimizer, parameters, 9)
         now = parameters.model_copy(update={"accumulate": accumulate})
-        step = training.build_step(wrapped, optimizer, training.build_loss("bce"), fabric, now)
+        step = optimisation.build_step(wrapped, optimizer, training.build_loss("bce"), fabric, now)
         training._train_epoch(step, given, optimizer, schedule, fabric, None, now)
         ends.append((model.weight.detach().clone(), schedule.last_epoch))
     assert torch.allclose(ends[0][0], ends[1][0]) and torch.allclose(ends[3][0], ends[4][0])
@@ -386,7 +386,8 @@ def test_a_full_disk_is_one_sentence_and_the_last_checkpoint_loads(pets):
 def test_the_first_share_of_epochs_is_trained_at_half_size(pets, monkeypatch):
     sizes = []
     measured = training.count
-    monkeypatch.setattr(training, "count", lambda *masks: sizes.append(masks[0].shape[-1]) or measured(*masks))
+    for module in (optimisation, training):  # trained on, and validated
+        monkeypatch.setattr(module, "count", lambda *masks: sizes.append(masks[0].shape[-1]) or measured(*masks))
     train(pets, "runs/t/half", image_size=65, epochs=4, half_size_share=0.5)
     assert [sizes[0], sizes[-1]] == [32, 65]
     per_epoch = len(sizes) // 4
