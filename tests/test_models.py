@@ -1,12 +1,15 @@
 """The contract that every network passes, and the numbers that its name promises."""
 
+import math
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from petseg_lib.config import ParameterError
-from petseg_lib.models import build_model, gflop, parameter_count
+from petseg_lib.models import blocks, build_model, gflop, parameter_count
 from petseg_lib.models.blocks import pad_to_stride
 from petseg_lib.models.folding import fold_batchnorm
 
@@ -250,6 +253,28 @@ def test_folding_batchnorm_changes_no_logit(name, variant):
         expected = model(images())
         torch.testing.assert_close(folded(images()), expected, atol=1e-4 * expected.abs().max().item(), rtol=1e-4)
     assert any(isinstance(layer, nn.BatchNorm2d) for layer in model.modules())
+
+
+@pytest.mark.parametrize(("height", "width", "stride"), [(4, 4, 1), (4, 4, 2), (5, 3, 2), (1, 6, 1)])
+def test_a_convolution_of_few_pixels_is_the_same_as_a_matrix_product(monkeypatch, height, width, stride):
+    torch.manual_seed(0)
+    convolution = blocks.Conv3x3(24, 40, stride).to(memory_format=torch.channels_last)
+    x = torch.randn(2, 24, height, width).to(torch.bfloat16)
+    results = []
+    for most_weights in (0, math.inf):
+        monkeypatch.setattr(blocks, "MANY_WEIGHTS", most_weights)
+        given = x.clone(memory_format=torch.channels_last).requires_grad_()
+        convolution.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16), FlopCounterMode(display=False) as counter:
+            y = convolution(given)
+        assert ("aten.convolution" in {str(each) for each in counter.get_flop_counts()["Global"]}) == (most_weights > 0)
+        torch.manual_seed(1)
+        y.backward(torch.randn(y.shape).to(torch.bfloat16))
+        assert y.shape[2:] == (-(-height // stride), -(-width // stride)) and y.is_contiguous(memory_format=torch.channels_last)
+        results.append([y, given.grad, convolution.weight.grad, convolution.bias.grad])
+    for product, expected in zip(*results, strict=True):
+        assert product.shape == expected.shape and product.dtype == expected.dtype
+        assert (product - expected).norm() < 0.01 * expected.norm(), "bf16 has three digits"
 
 
 def test_a_stem_of_full_resolution_has_the_same_encoder_and_finer_features():

@@ -1,5 +1,6 @@
 """The training loop and the run folder, with a network small enough for seconds."""
 
+import copy
 import json
 import math
 import platform
@@ -166,6 +167,29 @@ def test_the_optimizer_leaves_biases_and_batchnorm_undecayed():
     decayed, undecayed = optimisation.build_optimizer(model, UNetParameters(weight_decay=0.01)).param_groups
     assert decayed["weight_decay"] == 0.01 and all(p.ndim > 1 for p in decayed["params"])
     assert undecayed["weight_decay"] == 0 and len(decayed["params"]) + len(undecayed["params"]) == len(list(model.parameters()))
+
+
+@pytest.mark.parametrize(("name", "of_pytorch"), [("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)])
+def test_a_fused_step_is_pytorchs_and_copies_no_weights_whose_channels_lie_last(name, of_pytorch, monkeypatch):
+    torch.manual_seed(0)
+    convolution = torch.nn.Conv2d(8, 12, 3).to(memory_format=torch.channels_last)
+    same = copy.deepcopy(convolution)
+    optimizer = optimisation.build_optimizer(convolution, UNetParameters(optimizer=name, weight_decay=0.01))
+    decays = [{"params": [same.weight], "weight_decay": 0.01}, {"params": [same.bias], "weight_decay": 0.01 * (name == "adam")}]
+    expected = of_pytorch(decays, lr=UNetParameters().learning_rate, fused=True)
+    seen, fused = [], {"adam": "_fused_adam_", "adamw": "_fused_adamw_"}[name]
+    step = getattr(torch, fused)
+    for _ in range(3):
+        for weight, other in zip(convolution.parameters(), same.parameters(), strict=True):
+            weight.grad = torch.randn_like(weight)
+            other.grad = weight.grad.clone()
+        with monkeypatch.context() as patch:
+            patch.setattr(torch, fused, lambda *given, **options: (seen.extend(given[:4]), step(*given, **options))[1])
+            optimizer.step()
+        expected.step()
+    assert all(torch.equal(*pair) for pair in zip(convolution.parameters(), same.parameters(), strict=True))
+    assert seen and all(each.is_contiguous() for column in seen for each in column)
+    assert optimizer.state[convolution.weight]["exp_avg"].shape == convolution.weight.shape, "what is saved has its own shape"
 
 
 def test_muon_steps_a_convolution_along_its_orthogonalised_momentum():

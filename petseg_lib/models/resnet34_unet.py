@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from petseg_lib.config import ParameterError, workspace
-from petseg_lib.models.blocks import SegmentationNetwork, UNetDecoder
+from petseg_lib.models.blocks import Conv3x3, SegmentationNetwork, UNetDecoder
 
 STAGE_BLOCKS = (3, 4, 6, 3)
 
@@ -20,9 +20,9 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, in_channels: int, channels: int, stride: int, relu_before_addition: bool) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride=stride, padding=1, bias=False)
+        self.conv1 = Conv3x3(in_channels, channels, stride, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.conv2 = Conv3x3(channels, channels, bias=False)
         self.bn2 = nn.BatchNorm2d(channels)
         self.downsample = None
         if stride != 1 or in_channels != channels:
