@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor, nn
+from torch import nn
 
 from petseg_lib.checkpoints import load_model
 from petseg_lib.comparison import mean_interval
@@ -75,13 +75,13 @@ def count_run(run: Run, dataset: PetDataset, split: str, fabric: Fabric) -> Prob
     return count_probabilities(model, dataset, pets, cache, description, fabric)
 
 
-def _count(pet: Pet, logits: Tensor, dataset: PetDataset, policy: str) -> tuple[np.ndarray, np.ndarray]:
+def _count(pet: Pet, logits: np.ndarray, dataset: PetDataset, policy: str) -> tuple[np.ndarray, np.ndarray]:
     """One image's part of `ProbabilityCounts`: (2, BINS) pixels and (BINS,) sums of probability."""
     target, scored = target_and_scored(read_trimap(dataset.trimap_path(pet)), policy)
-    native = to_size(logits, target.shape)
-    place = torch.bucketize(native, _EDGES.to(native.device)).cpu().numpy()[scored]
+    native = torch.from_numpy(to_size(logits, target.shape))
+    place = torch.bucketize(native, _EDGES).numpy()[scored]
     pixels = np.bincount(place + BINS * target[scored], minlength=2 * BINS).reshape(2, BINS)
-    return pixels, np.bincount(place, weights=native.sigmoid().cpu().numpy()[scored], minlength=BINS)
+    return pixels, np.bincount(place, weights=native.sigmoid().numpy()[scored], minlength=BINS)
 
 
 def reliability(counts: ProbabilityCounts, bins: int = 20) -> pd.DataFrame:

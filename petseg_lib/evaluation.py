@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from weakref import WeakSet
 
+import cv2
 import numpy as np
 import pandas as pd
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
 
 from petseg_lib.checkpoints import load_model
 from petseg_lib.config import BorderPolicy, workspace
@@ -47,14 +47,15 @@ def counts_by_policy(prediction: np.ndarray, trimap: np.ndarray) -> dict[str, in
     Returns:
         `{policy}_tp`, `{policy}_fp`, `{policy}_fn` in pixels.
     """
-    missed, hit = np.bincount((trimap + 4 * prediction.astype(np.uint8)).ravel(), minlength=8).reshape(2, 4)
-    there = missed + hit
+    places = {value: trimap == value for value in (1, 2, 3)}  # several times as fast as np.bincount, which copies to int64
+    there = {value: np.count_nonzero(place) for value, place in places.items()}
+    hit = {value: np.count_nonzero(place & prediction) for value, place in places.items()}
     row = {}
     for policy in BORDER_POLICIES:
         true_positive = sum(hit[value] for value in _TARGET[policy])
-        row[f"{policy}_tp"] = int(true_positive)
-        row[f"{policy}_fp"] = int(sum(hit[value] for value in _SCORED[policy]) - true_positive)
-        row[f"{policy}_fn"] = int(sum(there[value] for value in _TARGET[policy]) - true_positive)
+        row[f"{policy}_tp"] = true_positive
+        row[f"{policy}_fp"] = sum(hit[value] for value in _SCORED[policy]) - true_positive
+        row[f"{policy}_fn"] = sum(there[value] for value in _TARGET[policy]) - true_positive
     return row
 
 
@@ -111,23 +112,27 @@ def evaluate(
 @torch.inference_mode()
 def logits_by_batch(
     model: nn.Module, cache: Cache, description: dict[str, Any], fabric: Fabric, batch_size: int = 8
-) -> Iterator[tuple[slice, Tensor]]:
-    """A cache's images through a model, as `evaluate` takes both: the rows of each batch, and their logits (n, 1, S, S) float32."""
+) -> Iterator[tuple[slice, np.ndarray]]:
+    """A cache's images through a model, as `evaluate` takes both: the rows of each batch, and their logits (n, S, S) float32."""
     model = for_inference(model, fabric)
     for first in range(0, len(cache), batch_size):
         batch = slice(first, first + batch_size)
         image = normalise(cache.images[batch], description["mean"], description["std"])
-        yield batch, model(fabric.to_device(image)).float()
+        yield batch, _logits(model, image, fabric)
 
 
-def _row(pet: Pet, logits: Tensor, model_trimap: np.ndarray, dataset: PetDataset) -> dict[str, Any]:
+def _logits(model: nn.Module, image: Tensor, fabric: Fabric) -> np.ndarray:
+    """(n, 3, S, S) -> (n, S, S) float32, all of a batch in one copy from where it is computed."""
+    return model(fabric.to_device(image)).float()[:, 0].cpu().numpy()
+
+
+def _row(pet: Pet, logits: np.ndarray, model_trimap: np.ndarray, dataset: PetDataset) -> dict[str, Any]:
     native_trimap = read_trimap(dataset.trimap_path(pet))
     height, width = native_trimap.shape
-    probability = logits[0].sigmoid().cpu().numpy()
-    native = to_size(logits, native_trimap.shape) > 0
+    probability = torch.from_numpy(logits).sigmoid().numpy()
     row = {"name": pet.name, "breed": pet.breed, "species": pet.species, "width": width, "height": height}
-    counts = {"model": counts_by_policy((logits[0] > 0).cpu().numpy(), model_trimap)}
-    counts["native"] = counts_by_policy(native.cpu().numpy(), native_trimap)
+    counts = {"model": counts_by_policy(logits > 0, model_trimap)}
+    counts["native"] = counts_by_policy(to_size(logits, native_trimap.shape) > 0, native_trimap)
     row |= {f"{resolution}_{name}": value for resolution in RESOLUTIONS for name, value in counts[resolution].items()}
     return row | {f"model_{name}": value for name, value in soft_sums_by_policy(probability, model_trimap).items()}
 
@@ -198,8 +203,8 @@ def predict(
         small = resize_photograph(photograph, description["image_size"])
         image = normalise(small[None], description["mean"], description["std"])
         with torch.inference_mode():
-            logits = to_size(model(fabric.to_device(image))[0].float(), truth.shape)
-        predictions.append(Prediction(photograph, truth, logits.sigmoid().cpu().numpy(), scored))
+            logits = torch.from_numpy(to_size(_logits(model, image, fabric)[0], truth.shape))
+        predictions.append(Prediction(photograph, truth, logits.sigmoid().numpy(), scored))
     return predictions
 
 
@@ -221,9 +226,10 @@ def for_inference(model: nn.Module, fabric: Fabric) -> nn.Module:
     return prepared
 
 
-def to_size(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """(1, S, S) logits, bilinearly resized to (H, W)."""
-    return interpolate(logits[None], size=size, mode="bilinear", align_corners=False)[0, 0]
+def to_size(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(S, S) float32 logits, bilinearly resized to (H, W): as PyTorch's `interpolate` without `align_corners`, and faster."""
+    height, width = size
+    return cv2.resize(logits, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
 def predict_by_run(

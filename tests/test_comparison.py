@@ -250,7 +250,7 @@ class Stripes(nn.Module):
 
 
 def test_a_logit_of_zero_is_below_one_half_and_the_smallest_above_it(pets, cache, fabric, monkeypatch):
-    monkeypatch.setattr(calibration, "to_size", lambda logits, size: logits[0].contiguous())
+    monkeypatch.setattr(calibration, "to_size", lambda logits, size: np.ascontiguousarray(logits))
     monkeypatch.setattr(calibration, "read_trimap", lambda path: np.full((48, 48), 2, np.uint8))
     counts = calibration.count_probabilities(Stripes(), pets, pets.split("test"), cache, DESCRIPTION, fabric)
     filled = {int(place): int(counts.pixels[0, 0, place]) for place in np.flatnonzero(counts.pixels[0, 0])}

@@ -45,6 +45,13 @@ def test_every_image_is_measured_once_at_both_resolutions(pets, measured):
     assert (table["model_edge_tp"] + table["model_edge_fn"]).tolist() == (cache.trimaps == 3).sum((1, 2)).tolist()
 
 
+@pytest.mark.parametrize("size", [(375, 500), (20, 90), (48, 48)])
+def test_logits_are_resized_as_pytorch_does(size):
+    logits = torch.randn(48, 48, generator=torch.Generator().manual_seed(0))
+    expected = torch.nn.functional.interpolate(logits[None, None], size, mode="bilinear", align_corners=False)[0, 0]
+    torch.testing.assert_close(torch.from_numpy(evaluation.to_size(logits.numpy(), size)), expected, rtol=1e-4, atol=1e-4)
+
+
 def test_the_soft_dice_of_a_batch_is_that_of_its_probabilities(pets, measured, fabric):
     model, cache, table = measured
     image = evaluation.normalise(cache.images, DESCRIPTION["mean"], DESCRIPTION["std"])
