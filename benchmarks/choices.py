@@ -1,8 +1,10 @@
 """What each choice for speed is worth: the same work with it and without it, at the sizes that a CPU's profile has."""
 
 import copy
+import math
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +17,7 @@ from petseg_lib import training
 from petseg_lib.config import TrainingParameters
 from petseg_lib.dice import build_loss
 from petseg_lib.graphs import Recorded
-from petseg_lib.models import build_model
+from petseg_lib.models import blocks, build_model
 from petseg_lib.models.folding import fold_batchnorm
 from petseg_lib.optimisation import build_optimizer, build_schedule, build_step, is_hidden
 
@@ -23,11 +25,13 @@ FLOAT32, PLANES, COMPILED = "in float32", "channels first", "compiled by inducto
 EAGER = "started by Python, not recorded"
 ADAMW, UNFUSED = "with AdamW for Muon", "with AdamW that is not fused"
 UNFOLDED = "BatchNorm not folded"
+PLAIN_ADAM, CONVOLVED = "with PyTorch's fused Adam as it is", "few pixels convolved by oneDNN"
 WHOLE, WHOLE_BF16 = "the whole matrix iterated", "the same in bf16"
 
 
 def choices(setting: Setting) -> list[Row]:
-    return [row(setting, network) for network in ("unet", "resnet34_unet") for row in (_training, _inference, _orthogonalising)]
+    rows = [row(setting, network) for network in ("unet", "resnet34_unet") for row in (_training, _inference, _orthogonalising)]
+    return rows + ([_wide_training(setting)] if setting.device == "cpu" else [])
 
 
 def _parameters(setting: Setting, network: str, **changes: Any) -> TrainingParameters:
@@ -48,6 +52,24 @@ def _training(setting: Setting, network: str) -> Row:
     elif not setting.quick:  # compiling takes a minute
         measures[COMPILED] = timed(_step(setting, p, prepare=torch.compile), setting.device)
     return _row(setting, network, "training step", p, measures)
+
+
+def _wide_training(setting: Setting) -> Row:
+    """What a CPU has to do for many weights and few pixels: in the network that has most of them."""
+    network = "resnet34_unet_report"
+    p = setting.parameters(network)
+    step = timed(_step(setting, p))
+
+    def convolved() -> float:
+        with patch.object(blocks, "MANY_WEIGHTS", math.inf):
+            return step()
+
+    measures = {"ours": step, PLAIN_ADAM: timed(_step(setting, p, optimizer_of=_plain_adam)), CONVOLVED: convolved}
+    return _row(setting, network, "training step", p, measures)
+
+
+def _plain_adam(model: nn.Module, p: TrainingParameters) -> torch.optim.Optimizer:
+    return torch.optim.Adam(model.parameters(), lr=p.learning_rate, weight_decay=p.weight_decay, fused=True)
 
 
 def _inference(setting: Setting, network: str) -> Row:
@@ -108,11 +130,12 @@ def _step(
     memory_format: torch.memory_format = torch.channels_last,
     prepare: Callable[[nn.Module], nn.Module] = lambda model: model,
     fused: bool | None = None,
+    optimizer_of: Callable[[nn.Module, TrainingParameters], torch.optim.Optimizer] = build_optimizer,
 ) -> Callable[[], None]:
     """A training step without anything around it."""
     fabric = training.start(p)
     model = build_model(p.model, **p.model_settings()).to(fabric.device, memory_format=memory_format).train()
-    wrapped, optimizer = fabric.setup(prepare(model), build_optimizer(model, p))
+    wrapped, optimizer = fabric.setup(prepare(model), optimizer_of(model, p))
     for group in optimizer.param_groups:
         group["fused"] = group["fused"] if fused is None else fused
     schedule = build_schedule(optimizer, p, ENDLESS)
