@@ -61,7 +61,7 @@ def _wide_training(setting: Setting) -> Row:
     step = timed(_step(setting, p))
 
     def convolved() -> float:
-        with patch.object(blocks, "MANY_WEIGHTS", math.inf):
+        with patch.object(blocks, "WEIGHTS_A_PIXEL", math.inf):
             return step()
 
     measures = {"ours": step, PLAIN_ADAM: timed(_step(setting, p, optimizer_of=_plain_adam)), CONVOLVED: convolved}

@@ -31,6 +31,7 @@ from petseg_lib.models.folding import fold_batchnorm
 from petseg_lib.runs import Run
 
 RESOLUTIONS = ("model", "native")
+PIXELS_A_PASS = 32 * 128**2  # or more: a pass of fewer spends more of its time on a network's weights
 _PREPARED: WeakSet[nn.Module] = WeakSet()  # what `for_inference` made
 # Which of the trimap's values 1 pet, 2 background, 3 border are the target, and which are scored at all.
 _TARGET: dict[BorderPolicy, tuple[int, ...]] = {"pet": (1, 3), "background": (1,), "edge": (3,), "ignore": (1,)}
@@ -94,7 +95,7 @@ def evaluate(
         model: returns logits (N, 1, S, S); a copy of it is used, in evaluation mode and with BatchNorm folded into its convolutions.
         pets: the images to measure, in the cache's order.
         description: `checkpoints.describe_model`: its mean and std are used.
-        batch_size: images a forward pass; it moves no figure in the table.
+        batch_size: images a forward pass, or more where they are small; it moves no figure in the table.
 
     Returns:
         One row an image: name, breed, species, width, height, the counts `{resolution}_{policy}_{tp,fp,fn}` and the sums
@@ -115,6 +116,7 @@ def logits_by_batch(
 ) -> Iterator[tuple[slice, np.ndarray]]:
     """A cache's images through a model, as `evaluate` takes both: the rows of each batch, and their logits (n, S, S) float32."""
     model = for_inference(model, fabric)
+    batch_size = max(batch_size, PIXELS_A_PASS // cache.images[0, ..., 0].size)
     for first in range(0, len(cache), batch_size):
         batch = slice(first, first + batch_size)
         image = normalise(cache.images[batch], description["mean"], description["std"])

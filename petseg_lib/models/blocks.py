@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 MIN_SIDE = 32
-FEW_PIXELS, MANY_WEIGHTS = 128, 512 * 512 * 9
+WEIGHTS_A_PIXEL = 512 * 9  # from which on a CPU convolves faster by a matrix product (benchmarks/choices.py)
 
 
 class Conv3x3(nn.Conv2d):
@@ -25,7 +25,7 @@ class Conv3x3(nn.Conv2d):
         """(N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride))."""
         stride = self.stride[0]
         height, width = (-(-side // stride) for side in x.shape[-2:])
-        few = len(x) * height * width <= FEW_PIXELS and self.weight.numel() >= MANY_WEIGHTS
+        few = len(x) * height * width * WEIGHTS_A_PIXEL <= self.weight.numel()
         if not few or x.device.type != "cpu" or x.dtype != torch.bfloat16:
             return super().forward(x)
         weight = self.weight.permute(0, 2, 3, 1).flatten(1)  # which copies nothing where channels lie last
