@@ -36,8 +36,8 @@ class Sizes:
     batch_size: int = 8
     epoch_images: int = 270  # of the train split
     alone_steps: int = 8  # that stand for the steps of an epoch
-    # A large network's checkpoints are not written after each epoch: it takes some to see their share.
-    epochs: dict[str, int] = field(default_factory=lambda: {"unet": 2, "resnet34_unet_report": 10})
+    # A large network's checkpoints are not written after each epoch: their share is that of the report's 20, where these take no hour.
+    epochs: dict[str, int] = field(default_factory=lambda: {"unet": 2, "resnet34_unet_report": 20})
     sample_width: int = 16
     sample_epochs: int = 5  # three at half size and two at full size, as the profile divides them
     evaluated: dict[str, int] = field(default_factory=lambda: {"unet": 96, "resnet34_unet_report": 0})  # 0: all

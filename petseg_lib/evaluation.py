@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from petseg_lib.checkpoints import load_model
 from petseg_lib.config import BorderPolicy, workspace
 from petseg_lib.data.cache import Cache, open_cache, resize_photograph
-from petseg_lib.data.loaders import normalise
+from petseg_lib.data.loaders import images_a_pass, normalise
 from petseg_lib.data.masks import BORDER_POLICIES, target_and_scored
 from petseg_lib.data.pets import Pet, PetDataset, open_dataset
 from petseg_lib.data.pictures import read_photograph, read_trimap
@@ -31,7 +31,6 @@ from petseg_lib.models.folding import fold_batchnorm
 from petseg_lib.runs import Run
 
 RESOLUTIONS = ("model", "native")
-PIXELS_A_PASS = 32 * 128**2  # or more: a pass of fewer spends more of its time on a network's weights
 _PREPARED: WeakSet[nn.Module] = WeakSet()  # what `for_inference` made
 # Which of the trimap's values 1 pet, 2 background, 3 border are the target, and which are scored at all.
 _TARGET: dict[BorderPolicy, tuple[int, ...]] = {"pet": (1, 3), "background": (1,), "edge": (3,), "ignore": (1,)}
@@ -116,7 +115,7 @@ def logits_by_batch(
 ) -> Iterator[tuple[slice, np.ndarray]]:
     """A cache's images through a model, as `evaluate` takes both: the rows of each batch, and their logits (n, S, S) float32."""
     model = for_inference(model, fabric)
-    batch_size = max(batch_size, PIXELS_A_PASS // cache.images[0, ..., 0].size)
+    batch_size = images_a_pass(batch_size, cache.images.shape[1])
     for first in range(0, len(cache), batch_size):
         batch = slice(first, first + batch_size)
         image = normalise(cache.images[batch], description["mean"], description["std"])

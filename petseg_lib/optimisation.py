@@ -24,13 +24,13 @@ class _AsWeightsLie:
     arithmetic is element by element, so that the order of the axes changes nothing.
     """
 
-    def _init_group(self, group: dict[str, Any], weights: list[Tensor], *columns: list[Tensor]) -> bool:
+    def _init_group(self, group: dict[str, Any], weights: list[Tensor], *columns: list[Tensor] | bool) -> bool:
         has_complex = super()._init_group(group, weights, *columns)
         last = [each.ndim == 4 and each.is_contiguous(memory_format=torch.channels_last) for each in weights]
-        for column in (weights, *columns):  # those of options that are off are empty
-            column[:] = [
-                each.permute(0, 2, 3, 1) if moved and each.ndim == 4 else each for each, moved in zip(column, last, strict=False)
-            ]
+        for column in (weights, *columns):
+            if isinstance(column, list):  # AdamW of PyTorch 2.6 has a bool among them; lists of options that are off are empty
+                pairs = zip(column, last, strict=False)
+                column[:] = [each.permute(0, 2, 3, 1) if moved and each.ndim == 4 else each for each, moved in pairs]
         return has_complex
 
 
