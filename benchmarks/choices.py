@@ -1,4 +1,4 @@
-"""What each choice for speed is worth: the same work with it and without it, at the sizes that a CPU's profile has."""
+"""What each choice for speed is worth: the same work with it and without it, at the sizes of the profile `sample`, or at the report's width."""
 
 import copy
 import math
@@ -61,7 +61,7 @@ def _wide_training(setting: Setting) -> Row:
     step = timed(_step(setting, p))
 
     def convolved() -> float:
-        with patch.object(blocks, "WEIGHTS_A_PIXEL", math.inf):
+        with patch.object(blocks, "MANY_WEIGHTS", math.inf):
             return step()
 
     measures = {"ours": step, PLAIN_ADAM: timed(_step(setting, p, optimizer_of=_plain_adam)), CONVOLVED: convolved}

@@ -18,7 +18,7 @@ from petseg_lib import training
 from petseg_lib.checkpoints import load_model
 from petseg_lib.data.cache import open_cache
 from petseg_lib.data.loaders import normalise
-from petseg_lib.evaluation import dice_table, evaluate
+from petseg_lib.evaluation import dice_table, evaluate, images_a_pass
 
 REPORT, FORWARD = "the report's inference", "the forward passes alone"
 
@@ -87,7 +87,8 @@ def _trained(setting: Setting, network: str, parameters) -> tuple[nn.Module, dic
 
 def _forward_passes(model: nn.Module, cache, description: dict, fabric: Fabric, batch_size: int) -> Callable[[], None]:
     """The same network on batches that are in memory."""
-    images = normalise(cache.images, description["mean"], description["std"]).split(batch_size)
+    images = normalise(cache.images, description["mean"], description["std"])
+    images = images.split(images_a_pass(batch_size, images.shape[-1], fabric))
     images = [fabric.to_device(batch.contiguous(memory_format=torch.channels_last)) for batch in images]
 
     def run() -> None:

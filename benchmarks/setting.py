@@ -21,7 +21,7 @@ REPORT_NETWORKS = ("unet", "resnet34_unet_report")
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much of everything. The defaults are those of a real run, of about 25 minutes on 2 cores."""
+    """How much of everything. The defaults are those of a real run, of about half an hour on 2 cores."""
 
     rounds: int = 3
     slow_rounds: int = 2  # where a round takes minutes
@@ -36,7 +36,7 @@ class Sizes:
     batch_size: int = 8
     epoch_images: int = 270  # of the train split
     alone_steps: int = 8  # that stand for the steps of an epoch
-    # A large network's checkpoints are not written after each epoch: their share is that of the report's 20, where these take no hour.
+    # A large network's checkpoints are not written after each epoch: their share is seen over the report's 20 epochs.
     epochs: dict[str, int] = field(default_factory=lambda: {"unet": 2, "resnet34_unet_report": 20})
     sample_width: int = 16
     sample_epochs: int = 5  # three at half size and two at full size, as the profile divides them

@@ -21,7 +21,7 @@ from petseg_lib.data.masks import target_and_scored
 from petseg_lib.data.pets import Pet, PetDataset
 from petseg_lib.data.pictures import read_trimap
 from petseg_lib.dice import dice_from_counts
-from petseg_lib.evaluation import logits_by_batch, to_size
+from petseg_lib.evaluation import THREADS, logits_by_batch, to_size
 from petseg_lib.runs import Run
 
 BINS = 100  # of probability; each threshold of two decimals is the edge of one, 0.5 too
@@ -58,7 +58,7 @@ def count_probabilities(
     """Probabilities of every scored pixel, once, under the model's own border policy. Arguments as of `evaluation.evaluate`."""
     policy = description["border_policy"]
     parts: list[tuple[np.ndarray, np.ndarray]] = []
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(THREADS) as pool:
         for batch, logits in logits_by_batch(model, cache, description, fabric, batch_size):
             count = len(logits)
             parts += pool.map(_count, pets[batch], logits, [dataset] * count, [policy] * count)

@@ -21,16 +21,19 @@ from torch import Tensor, nn
 from petseg_lib.checkpoints import load_model
 from petseg_lib.config import BorderPolicy, workspace
 from petseg_lib.data.cache import Cache, open_cache, resize_photograph
-from petseg_lib.data.loaders import images_a_pass, normalise
+from petseg_lib.data.loaders import normalise
 from petseg_lib.data.masks import BORDER_POLICIES, target_and_scored
 from petseg_lib.data.pets import Pet, PetDataset, open_dataset
 from petseg_lib.data.pictures import read_photograph, read_trimap
 from petseg_lib.devices import open_fabric
 from petseg_lib.dice import dice_from_counts
+from petseg_lib.gpus import usable_cores
 from petseg_lib.models.folding import fold_batchnorm
 from petseg_lib.runs import Run
 
 RESOLUTIONS = ("model", "native")
+PIXELS_A_PASS = 32 * 128**2  # on a CPU: a pass of fewer spends more of its time on reading a network's weights
+THREADS = min(8, usable_cores())  # that count, each with a photograph's own size in memory
 _PREPARED: WeakSet[nn.Module] = WeakSet()  # what `for_inference` made
 # Which of the trimap's values 1 pet, 2 background, 3 border are the target, and which are scored at all.
 _TARGET: dict[BorderPolicy, tuple[int, ...]] = {"pet": (1, 3), "background": (1,), "edge": (3,), "ignore": (1,)}
@@ -94,14 +97,14 @@ def evaluate(
         model: returns logits (N, 1, S, S); a copy of it is used, in evaluation mode and with BatchNorm folded into its convolutions.
         pets: the images to measure, in the cache's order.
         description: `checkpoints.describe_model`: its mean and std are used.
-        batch_size: images a forward pass, or more where they are small; it moves no figure in the table.
+        batch_size: images a forward pass; on a CPU more where they are small. It moves no figure in the table.
 
     Returns:
         One row an image: name, breed, species, width, height, the counts `{resolution}_{policy}_{tp,fp,fn}` and the sums
         `model_{policy}_soft_{intersection,prediction,target}`.
     """
     rows: list[dict[str, Any]] = []
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(THREADS) as pool:
         for batch, logits in logits_by_batch(model, cache, description, fabric, batch_size):
             rows += pool.map(_row, pets[batch], logits, cache.trimaps[batch], [dataset] * len(logits))
     table = pd.DataFrame(rows)
@@ -115,11 +118,16 @@ def logits_by_batch(
 ) -> Iterator[tuple[slice, np.ndarray]]:
     """A cache's images through a model, as `evaluate` takes both: the rows of each batch, and their logits (n, S, S) float32."""
     model = for_inference(model, fabric)
-    batch_size = images_a_pass(batch_size, cache.images.shape[1])
+    batch_size = images_a_pass(batch_size, cache.images.shape[1], fabric)
     for first in range(0, len(cache), batch_size):
         batch = slice(first, first + batch_size)
         image = normalise(cache.images[batch], description["mean"], description["std"])
         yield batch, _logits(model, image, fabric)
+
+
+def images_a_pass(batch_size: int, image_size: int, fabric: Fabric) -> int:
+    """How many images go through a network together: a batch; on a CPU, which has the memory, more of small ones."""
+    return max(batch_size, PIXELS_A_PASS // image_size**2) if fabric.device.type == "cpu" else batch_size
 
 
 def _logits(model: nn.Module, image: Tensor, fabric: Fabric) -> np.ndarray:

@@ -26,7 +26,7 @@ class _AsWeightsLie:
 
     def _init_group(self, group: dict[str, Any], weights: list[Tensor], *columns: list[Tensor] | bool) -> bool:
         has_complex = super()._init_group(group, weights, *columns)
-        last = [each.ndim == 4 and each.is_contiguous(memory_format=torch.channels_last) for each in weights]
+        last = [each.is_cpu and each.ndim == 4 and each.is_contiguous(memory_format=torch.channels_last) for each in weights]
         for column in (weights, *columns):
             if isinstance(column, list):  # AdamW of PyTorch 2.6 has a bool among them; lists of options that are off are empty
                 pairs = zip(column, last, strict=False)

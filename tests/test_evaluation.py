@@ -1,9 +1,12 @@
 """Counts, conventions and comparisons, against arithmetic done another way."""
 
+import types
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from lightning_fabric import Fabric
 from scipy import stats
 from small_model import DESCRIPTION, SETTINGS
 
@@ -13,7 +16,7 @@ from petseg_lib.data.cache import open_cache
 from petseg_lib.data.masks import BORDER_POLICIES, target_and_scored
 from petseg_lib.data.pictures import read_trimap
 from petseg_lib.dice import count, soft_dice
-from petseg_lib.models import build_model
+from petseg_lib.models import blocks, build_model
 from petseg_lib.runs import RunError
 
 
@@ -22,7 +25,32 @@ def measured(pets, fabric, tmp_path_factory):
     torch.manual_seed(0)
     model, test = build_model("unet", **SETTINGS), pets.split("test")
     cache = open_cache(pets, test, 48, tmp_path_factory.mktemp("cache"))
-    return model, cache, evaluation.evaluate(model, pets, test, cache, DESCRIPTION, fabric, batch_size=4)
+    assert len(test) > 4
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluation, "PIXELS_A_PASS", 0)
+        return model, cache, evaluation.evaluate(model, pets, test, cache, DESCRIPTION, fabric, batch_size=4)
+
+
+@pytest.mark.parametrize(("device", "expected"), [("cpu", [32, 56, 8, 100]), ("cuda", [8, 8, 8, 100])])
+def test_small_images_go_through_a_cpu_together(device, expected):
+    fabric = types.SimpleNamespace(device=torch.device(device))
+    given = [(8, 128), (8, 96), (8, 512), (100, 128)]  # images a batch, px
+    assert [evaluation.images_a_pass(*each, fabric) for each in given] == expected
+
+
+@pytest.mark.parametrize(("precision", "most"), [("32-true", 1e-5), ("bf16-mixed", 1e-2)])
+def test_how_many_images_go_through_together_moves_no_logit(measured, monkeypatch, precision, most):
+    cache = measured[1]
+    torch.manual_seed(0)
+    model = build_model("unet", width=4, depth=4)  # 3 x 3 px at its bottleneck
+    fabric = Fabric(accelerator="cpu", devices=1, precision=precision)
+    monkeypatch.setattr(evaluation, "PIXELS_A_PASS", 0)
+    monkeypatch.setattr(blocks, "MANY_WEIGHTS", 0)
+    one, all_together = (
+        np.concatenate([logits for _, logits in evaluation.logits_by_batch(model, cache, DESCRIPTION, fabric, batch_size)])
+        for batch_size in (1, len(cache))
+    )
+    assert one.shape == (len(cache), 48, 48) and np.abs(one - all_together).max() < most * np.ptp(one)
 
 
 def test_counts_by_policy_are_those_of_target_and_scored():

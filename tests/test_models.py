@@ -261,20 +261,20 @@ def test_a_convolution_of_few_pixels_is_the_same_as_a_matrix_product(monkeypatch
     convolution = blocks.Conv3x3(24, 40, stride).to(memory_format=torch.channels_last)
     x = torch.randn(2, 24, height, width).to(torch.bfloat16)
     results = []
-    for weights in (0, math.inf):
-        monkeypatch.setattr(blocks, "WEIGHTS_A_PIXEL", weights)
+    for many in (0, math.inf):
+        monkeypatch.setattr(blocks, "MANY_WEIGHTS", many)
         given = x.clone(memory_format=torch.channels_last).requires_grad_()
         convolution.zero_grad()
         with torch.autocast("cpu", torch.bfloat16), FlopCounterMode(display=False) as counter:
             y = convolution(given)
-        assert ("aten.convolution" in {str(each) for each in counter.get_flop_counts()["Global"]}) == (weights > 0)
+        assert ("aten.convolution" in {str(each) for each in counter.get_flop_counts()["Global"]}) == (many > 0)
         torch.manual_seed(1)
         y.backward(torch.randn(y.shape).to(torch.bfloat16))
         assert y.shape[2:] == (-(-height // stride), -(-width // stride)) and y.is_contiguous(memory_format=torch.channels_last)
         results.append([y, given.grad, convolution.weight.grad, convolution.bias.grad])
     for product, expected in zip(*results, strict=True):
         assert product.shape == expected.shape and product.dtype == expected.dtype
-        assert (product - expected).norm() < 0.01 * expected.norm(), "bf16 has three digits"
+        assert (product - expected).norm() < 0.003 * expected.norm(), "each is rounded to bf16 once, after its sum"
 
 
 def test_a_stem_of_full_resolution_has_the_same_encoder_and_finer_features():

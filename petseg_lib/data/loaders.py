@@ -20,7 +20,6 @@ from petseg_lib.data.cache import Cache
 from petseg_lib.data.masks import target_and_scored
 from petseg_lib.gpus import usable_cores
 
-PIXELS_A_PASS = 32 * 128**2
 MOST_WORKERS = 8
 SHARED_MEMORY = Path("/dev/shm")  # through which Linux' worker processes hand over batches; small in many containers
 BATCHES_A_WORKER = 3  # two made ahead, and one on its way
@@ -59,12 +58,11 @@ def build_loader(
         mean, std: of the channels, on the 0..1 scale.
         train: True: shuffled and augmented, and a last batch of a single image is left out of the epoch, since
             BatchNorm needs two (unless `batch_size` is 1). False: in order, unchanged, every image exactly once.
-        batch_size: images a batch, 1 or more. Where it is not given, it is the parameters', or more for measuring small images.
+        batch_size: images a batch, 1 or more.
         workers: worker processes, which live as long as a pass over the loader; 0 = none. Where it is not given, training
             has those of `worker_count` and measuring has none.
     """
-    if batch_size is None:
-        batch_size = parameters.batch_size if train else images_a_pass(parameters.batch_size, parameters.image_size)
+    batch_size = parameters.batch_size if batch_size is None else batch_size
     workers = worker_count(parameters, batch_size) * train if workers is None else workers
     return DataLoader(
         _BatchDataset(cache, parameters, mean, std, train),
@@ -76,11 +74,6 @@ def build_loader(
         generator=torch.Generator().manual_seed(parameters.seed),
         pin_memory=torch.cuda.is_available(),
     )
-
-
-def images_a_pass(batch_size: int, image_size: int) -> int:
-    """How many images to measure together: a batch, or more of small ones, of which weights would take most of the time."""
-    return max(batch_size, PIXELS_A_PASS // image_size**2)
 
 
 def worker_count(parameters: TrainingParameters, batch_size: int) -> int:

@@ -9,13 +9,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 MIN_SIDE = 32
-WEIGHTS_A_PIXEL = 512 * 9  # from which on a CPU convolves faster by a matrix product (benchmarks/choices.py)
+FEW_PIXELS, MANY_WEIGHTS = 4 * 4, 256 * 512 * 9  # of an image: a matrix product is faster on a CPU for 1 to 32 of them
 
 
 class Conv3x3(nn.Conv2d):
     """A padded convolution, 3x3. A CPU computes that of few pixels in bf16 by many weights as one matrix product.
 
-    Reading the weights is most of its work, and oneDNN's convolution reads and writes them several times.
+    Reading the weights is most of its work, and oneDNN's convolution reads and writes them several times. How many images
+    there are does not decide, so that none is rounded in another way than in a batch of others.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1, bias: bool = True) -> None:
@@ -25,7 +26,7 @@ class Conv3x3(nn.Conv2d):
         """(N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride))."""
         stride = self.stride[0]
         height, width = (-(-side // stride) for side in x.shape[-2:])
-        few = len(x) * height * width * WEIGHTS_A_PIXEL <= self.weight.numel()
+        few = height * width <= FEW_PIXELS and self.weight.numel() >= MANY_WEIGHTS
         if not few or x.device.type != "cpu" or x.dtype != torch.bfloat16:
             return super().forward(x)
         weight = self.weight.permute(0, 2, 3, 1).flatten(1)  # which copies nothing where channels lie last
@@ -44,10 +45,10 @@ class _Windows(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         count, height, width, channels = ctx.shape
-        padded = gradient.new_zeros(count, height + 2, width + 2, channels)
+        padded = gradient.new_zeros(count, height + 2, width + 2, channels, dtype=torch.float32)  # nine sums in bf16 lose digits
         for place, part in zip(_places(ctx.shape, ctx.stride), gradient.split(channels, dim=-1), strict=True):
             padded[place] += part
-        return padded[:, 1:-1, 1:-1], None
+        return padded[:, 1:-1, 1:-1].to(gradient.dtype), None
 
 
 def _places(shape: torch.Size, stride: int) -> list[tuple[slice, slice, slice]]:
