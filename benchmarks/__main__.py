@@ -1,6 +1,7 @@
 """python -m benchmarks [--data DIR] [--rows NAME ...] [--quick] [--out DIR]: measure, and write results.json and RESULTS.md."""
 
 import argparse
+import gc
 import json
 import os
 import time
@@ -113,6 +114,8 @@ def measure(setting: Setting, names: list[str], out: Path, data: str) -> None:
     circumstances = {"machine": in_words(setting.device), "data": data, "quick": setting.quick}
     print(f"{circumstances['machine']}\n{data}", flush=True)
     for name in (name for name in ROWS if name in names):
+        gc.collect()
+        gc.freeze()  # what earlier rows left is not searched for garbage in this one's time
         began = time.perf_counter()
         print(f"{name} begins", flush=True)
         others = [row for row in results["rows"].values() if row["subject"] != name]
