@@ -197,11 +197,16 @@ def test_one_pass_may_go_over_several_epochs(cache, workers):
 def test_workers_that_an_interrupt_ended_are_started_anew(cache):
     """A notebook's kernel and its worker processes are interrupted together."""
     loader = build_loader(cache, parameters(), MEAN, STD, train=True, workers=2)
-    batches = iter(loader)
-    next(batches)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and hand that down
+    try:
+        batches = iter(loader)
+        next(batches)
+    finally:
+        signal.signal(signal.SIGINT, before)
     for worker in batches._workers:
         os.kill(worker.pid, signal.SIGINT)
-        worker.join()
+        worker.join(60)
+        assert worker.exitcode is not None
     assert len(order(loader, 1)) == 20
 
 
