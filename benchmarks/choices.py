@@ -17,7 +17,7 @@ from petseg_lib import training
 from petseg_lib.config import TrainingParameters
 from petseg_lib.dice import build_loss
 from petseg_lib.graphs import Recorded
-from petseg_lib.models import blocks, build_model
+from petseg_lib.models import build_model, conv3x3
 from petseg_lib.models.folding import fold_batchnorm
 from petseg_lib.optimisation import build_optimizer, build_schedule, build_step, is_hidden
 
@@ -26,12 +26,15 @@ EAGER = "started by Python, not recorded"
 ADAMW, UNFUSED = "with AdamW for Muon", "with AdamW that is not fused"
 UNFOLDED = "BatchNorm not folded"
 PLAIN_ADAM, CONVOLVED = "with PyTorch's fused Adam as it is", "few pixels convolved by oneDNN"
+NOT_WINOGRAD = "many channels convolved by oneDNN"
 WHOLE, WHOLE_BF16 = "the whole matrix iterated", "the same in bf16"
 
 
 def choices(setting: Setting) -> list[Row]:
     rows = [row(setting, network) for network in ("unet", "resnet34_unet") for row in (_training, _inference, _orthogonalising)]
-    return rows + ([_wide_training(setting)] if setting.device == "cpu" else [])
+    if setting.device == "cpu":
+        rows += [_wide_training(setting, network) for network in ("unet_report", "resnet34_unet_report")]
+    return rows
 
 
 def _parameters(setting: Setting, network: str, **changes: Any) -> TrainingParameters:
@@ -54,17 +57,22 @@ def _training(setting: Setting, network: str) -> Row:
     return _row(setting, network, "training step", p, measures)
 
 
-def _wide_training(setting: Setting) -> Row:
-    """What a CPU has to do for many weights and few pixels: in the network that has most of them."""
-    network = "resnet34_unet_report"
+def _wide_training(setting: Setting, network: str) -> Row:
+    """What a CPU has to do for many weights: in the source report's own networks."""
     p = setting.parameters(network)
     step = timed(_step(setting, p))
 
-    def convolved() -> float:
-        with patch.object(blocks, "MANY_WEIGHTS", math.inf):
+    def without(constant: str, value: Any) -> float:
+        with patch.object(conv3x3, constant, value):
             return step()
 
-    measures = {"ours": step, PLAIN_ADAM: timed(_step(setting, p, optimizer_of=_plain_adam)), CONVOLVED: convolved}
+    measures = {
+        "ours": step,
+        PLAIN_ADAM: timed(_step(setting, p, optimizer_of=_plain_adam)),
+        NOT_WINOGRAD: lambda: without("WINOGRAD_CHANNELS", math.inf),
+    }
+    if network == "resnet34_unet_report":
+        measures[CONVOLVED] = lambda: without("MANY_WEIGHTS", math.inf)
     return _row(setting, network, "training step", p, measures)
 
 

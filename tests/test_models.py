@@ -6,10 +6,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from petseg_lib.config import ParameterError
-from petseg_lib.models import blocks, build_model, gflop, parameter_count
+from petseg_lib.models import build_model, conv3x3, gflop, parameter_count
 from petseg_lib.models.blocks import pad_to_stride
 from petseg_lib.models.folding import fold_batchnorm
 
@@ -258,11 +259,11 @@ def test_folding_batchnorm_changes_no_logit(name, variant):
 @pytest.mark.parametrize(("height", "width", "stride"), [(4, 4, 1), (4, 4, 2), (5, 3, 2), (1, 6, 1)])
 def test_a_convolution_of_few_pixels_is_the_same_as_a_matrix_product(monkeypatch, height, width, stride):
     torch.manual_seed(0)
-    convolution = blocks.Conv3x3(24, 40, stride).to(memory_format=torch.channels_last)
+    convolution = conv3x3.Conv3x3(24, 40, stride).to(memory_format=torch.channels_last)
     x = torch.randn(2, 24, height, width).to(torch.bfloat16)
     results = []
     for many in (0, math.inf):
-        monkeypatch.setattr(blocks, "MANY_WEIGHTS", many)
+        monkeypatch.setattr(conv3x3, "MANY_WEIGHTS", many)
         given = x.clone(memory_format=torch.channels_last).requires_grad_()
         convolution.zero_grad()
         with torch.autocast("cpu", torch.bfloat16), FlopCounterMode(display=False) as counter:
@@ -275,6 +276,63 @@ def test_a_convolution_of_few_pixels_is_the_same_as_a_matrix_product(monkeypatch
     for product, expected in zip(*results, strict=True):
         assert product.shape == expected.shape and product.dtype == expected.dtype
         assert (product - expected).norm() < 0.003 * expected.norm(), "each is rounded to bf16 once, after its sum"
+
+
+@pytest.mark.parametrize(("height", "width"), [(6, 4), (2, 2), (2, 8)])
+def test_winograds_way_is_a_convolution_and_so_are_its_gradients(height, width):
+    torch.manual_seed(0)
+    x = torch.randn(2, height, width, 3, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(5, 3, 3, 3, dtype=torch.float64, requires_grad=True)
+    expected = F.conv2d(x.permute(0, 3, 1, 2), weight, padding=1).permute(0, 2, 3, 1)
+    torch.testing.assert_close(conv3x3._Winograd.apply(x, weight), expected)
+    assert torch.autograd.gradcheck(conv3x3._Winograd.apply, (x, weight))
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_convolution_of_many_channels_takes_winograds_way(monkeypatch, bias):
+    torch.manual_seed(0)
+    monkeypatch.setattr(conv3x3, "_multiplies_in_vectors", lambda: True)
+    convolution = conv3x3.Conv3x3(256, 264, bias=bias).to(memory_format=torch.channels_last)
+    x = torch.randn(2, 256, 8, 10).to(torch.bfloat16, memory_format=torch.channels_last)
+    given = torch.randn(2, 264, 8, 10)
+    results = []
+    for precise in (False, True):
+        x_here = (x.float() if precise else x).detach().requires_grad_()
+        convolution.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=not precise), FlopCounterMode(display=False) as counter:
+            y = convolution(x_here)
+        assert ("aten.convolution" in {str(each) for each in counter.get_flop_counts()["Global"]}) == precise
+        y.backward(given.to(y.dtype))
+        assert y.is_contiguous(memory_format=torch.channels_last)
+        assert convolution.weight.grad.is_contiguous(memory_format=torch.channels_last)
+        results.append([y, x_here.grad, *(each.grad for each in convolution.parameters())])
+    for rounded, expected in zip(*results, strict=True):
+        assert rounded.shape == expected.shape
+        assert (rounded - expected).norm() < 0.01 * expected.norm()
+
+
+@pytest.mark.parametrize(
+    ("channels", "height", "width", "stride", "gradients"),
+    [(248, 16, 16, 1, True), (256, 9, 8, 1, True), (256, 6, 8, 1, True), (256, 16, 16, 2, True), (256, 8, 8, 1, False)],
+)
+def test_other_convolutions_are_oneDNNs(monkeypatch, channels, height, width, stride, gradients):
+    monkeypatch.setattr(conv3x3, "_multiplies_in_vectors", lambda: True)
+    convolution = conv3x3.Conv3x3(channels, 256, stride, bias=False)
+    x = torch.zeros(1, channels, height, width, dtype=torch.bfloat16)
+    with torch.set_grad_enabled(gradients), torch.autocast("cpu", torch.bfloat16), FlopCounterMode(display=False) as counter:
+        convolution(x)
+    assert "aten.convolution" in {str(each) for each in counter.get_flop_counts()["Global"]}
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "expected"),
+    [({"avx512_bf16": True}, True), ({"avx512_bf16": True, "amx_bf16": True}, False), ({"avx2": True}, False)],
+)
+def test_winograds_way_is_for_processors_that_multiply_bf16_in_vectors(monkeypatch, capabilities, expected):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    conv3x3._multiplies_in_vectors.cache_clear()
+    assert conv3x3._multiplies_in_vectors() is expected
+    conv3x3._multiplies_in_vectors.cache_clear()
 
 
 def test_a_stem_of_full_resolution_has_the_same_encoder_and_finer_features():

@@ -2,63 +2,14 @@
 
 from collections.abc import Sequence
 from itertools import zip_longest
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from petseg_lib.models.conv3x3 import Conv3x3
+
 MIN_SIDE = 32
-FEW_PIXELS, MANY_WEIGHTS = 4 * 4, 256 * 512 * 9  # of an image: a matrix product is faster on a CPU for 1 to 32 of them
-
-
-class Conv3x3(nn.Conv2d):
-    """A padded convolution, 3x3. A CPU computes that of few pixels in bf16 by many weights as one matrix product.
-
-    Reading the weights is most of its work, and oneDNN's convolution reads and writes them several times. How many images
-    there are does not decide, so that none is rounded in another way than in a batch of others.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, stride: int = 1, bias: bool = True) -> None:
-        super().__init__(in_channels, out_channels, 3, stride=stride, padding=1, bias=bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride))."""
-        stride = self.stride[0]
-        height, width = (-(-side // stride) for side in x.shape[-2:])
-        few = height * width <= FEW_PIXELS and self.weight.numel() >= MANY_WEIGHTS
-        if not few or x.device.type != "cpu" or x.dtype != torch.bfloat16:
-            return super().forward(x)
-        weight = self.weight.permute(0, 2, 3, 1).flatten(1)  # which copies nothing where channels lie last
-        return F.linear(_Windows.apply(x.permute(0, 2, 3, 1), stride), weight, self.bias).permute(0, 3, 1, 2)
-
-
-class _Windows(torch.autograd.Function):
-    """(N, H, W, C) -> (N, H / stride, W / stride, 9 C): the 3x3 pixels around each, zeros beyond the edge."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, stride: int) -> Tensor:
-        ctx.stride, ctx.shape = stride, x.shape
-        padded = F.pad(x, (0, 0, 1, 1, 1, 1))
-        return torch.cat([padded[place] for place in _places(x.shape, stride)], dim=-1)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        count, height, width, channels = ctx.shape
-        padded = gradient.new_zeros(count, height + 2, width + 2, channels, dtype=torch.float32)  # nine sums in bf16 lose digits
-        for place, part in zip(_places(ctx.shape, ctx.stride), gradient.split(channels, dim=-1), strict=True):
-            padded[place] += part
-        return padded[:, 1:-1, 1:-1].to(gradient.dtype), None
-
-
-def _places(shape: torch.Size, stride: int) -> list[tuple[slice, slice, slice]]:
-    """Where each of the 3x3 pixels of all windows lies in the padded images."""
-    _, height, width, _ = shape
-    return [
-        (slice(None), slice(row, row + height, stride), slice(column, column + width, stride))
-        for row in range(3)
-        for column in range(3)
-    ]
 
 
 class DoubleConv(nn.Sequential):

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from petseg_lib.config import ParameterError, workspace
-from petseg_lib.models.blocks import Conv3x3, SegmentationNetwork, UNetDecoder
+from petseg_lib.models.blocks import SegmentationNetwork, UNetDecoder
+from petseg_lib.models.conv3x3 import Conv3x3
 
 STAGE_BLOCKS = (3, 4, 6, 3)
 
