@@ -17,7 +17,7 @@ from petseg_lib import training
 from petseg_lib.config import TrainingParameters
 from petseg_lib.dice import build_loss
 from petseg_lib.graphs import Recorded
-from petseg_lib.models import build_model, conv3x3
+from petseg_lib.models import build_model, convolutions
 from petseg_lib.models.folding import fold_batchnorm
 from petseg_lib.optimisation import build_optimizer, build_schedule, build_step, is_hidden
 
@@ -63,7 +63,7 @@ def _wide_training(setting: Setting, network: str) -> Row:
     step = timed(_step(setting, p))
 
     def without(constant: str, value: Any) -> float:
-        with patch.object(conv3x3, constant, value):
+        with patch.object(convolutions, constant, value):
             return step()
 
     measures = {

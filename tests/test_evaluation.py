@@ -16,7 +16,7 @@ from petseg_lib.data.cache import open_cache
 from petseg_lib.data.masks import BORDER_POLICIES, target_and_scored
 from petseg_lib.data.pictures import read_trimap
 from petseg_lib.dice import count, soft_dice
-from petseg_lib.models import build_model, conv3x3
+from petseg_lib.models import build_model, convolutions
 from petseg_lib.runs import RunError
 
 
@@ -45,9 +45,9 @@ def test_how_many_images_go_through_together_moves_no_logit(measured, monkeypatc
     model = build_model("unet", width=4, depth=4)  # 3 x 3 px at its bottleneck
     fabric = Fabric(accelerator="cpu", devices=1, precision=precision)
     monkeypatch.setattr(evaluation, "PIXELS_A_PASS", 0)
-    monkeypatch.setattr(conv3x3, "MANY_WEIGHTS", 0)
-    monkeypatch.setattr(conv3x3, "WINOGRAD_CHANNELS", 0)
-    monkeypatch.setattr(conv3x3, "_multiplies_in_vectors", lambda: True)
+    monkeypatch.setattr(convolutions, "MANY_WEIGHTS", 0)
+    monkeypatch.setattr(convolutions, "WINOGRAD_CHANNELS", 0)
+    monkeypatch.setattr(convolutions, "_multiplies_in_vectors", lambda: True)
     one, all_together = (
         np.concatenate([logits for _, logits in evaluation.logits_by_batch(model, cache, DESCRIPTION, fabric, batch_size)])
         for batch_size in (1, len(cache))

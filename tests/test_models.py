@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from petseg_lib.config import ParameterError
-from petseg_lib.models import build_model, conv3x3, gflop, parameter_count
+from petseg_lib.models import build_model, convolutions, gflop, parameter_count
 from petseg_lib.models.blocks import pad_to_stride
 from petseg_lib.models.folding import fold_batchnorm
 
@@ -259,11 +259,11 @@ def test_folding_batchnorm_changes_no_logit(name, variant):
 @pytest.mark.parametrize(("height", "width", "stride"), [(4, 4, 1), (4, 4, 2), (5, 3, 2), (1, 6, 1)])
 def test_a_convolution_of_few_pixels_is_the_same_as_a_matrix_product(monkeypatch, height, width, stride):
     torch.manual_seed(0)
-    convolution = conv3x3.Conv3x3(24, 40, stride).to(memory_format=torch.channels_last)
+    convolution = convolutions.Conv3x3(24, 40, stride).to(memory_format=torch.channels_last)
     x = torch.randn(2, 24, height, width).to(torch.bfloat16)
     results = []
     for many in (0, math.inf):
-        monkeypatch.setattr(conv3x3, "MANY_WEIGHTS", many)
+        monkeypatch.setattr(convolutions, "MANY_WEIGHTS", many)
         given = x.clone(memory_format=torch.channels_last).requires_grad_()
         convolution.zero_grad()
         with torch.autocast("cpu", torch.bfloat16), FlopCounterMode(display=False) as counter:
@@ -284,15 +284,15 @@ def test_winograds_way_is_a_convolution_and_so_are_its_gradients(height, width):
     x = torch.randn(2, height, width, 3, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(5, 3, 3, 3, dtype=torch.float64, requires_grad=True)
     expected = F.conv2d(x.permute(0, 3, 1, 2), weight, padding=1).permute(0, 2, 3, 1)
-    torch.testing.assert_close(conv3x3._Winograd.apply(x, weight), expected)
-    assert torch.autograd.gradcheck(conv3x3._Winograd.apply, (x, weight))
+    torch.testing.assert_close(convolutions._Winograd.apply(x, weight), expected)
+    assert torch.autograd.gradcheck(convolutions._Winograd.apply, (x, weight))
 
 
 @pytest.mark.parametrize("bias", [False, True])
 def test_a_convolution_of_many_channels_takes_winograds_way(monkeypatch, bias):
     torch.manual_seed(0)
-    monkeypatch.setattr(conv3x3, "_multiplies_in_vectors", lambda: True)
-    convolution = conv3x3.Conv3x3(256, 264, bias=bias).to(memory_format=torch.channels_last)
+    monkeypatch.setattr(convolutions, "_multiplies_in_vectors", lambda: True)
+    convolution = convolutions.Conv3x3(256, 264, bias=bias).to(memory_format=torch.channels_last)
     x = torch.randn(2, 256, 8, 10).to(torch.bfloat16, memory_format=torch.channels_last)
     given = torch.randn(2, 264, 8, 10)
     results = []
@@ -316,8 +316,8 @@ def test_a_convolution_of_many_channels_takes_winograds_way(monkeypatch, bias):
     [(248, 16, 16, 1, True), (256, 9, 8, 1, True), (256, 6, 8, 1, True), (256, 16, 16, 2, True), (256, 8, 8, 1, False)],
 )
 def test_other_convolutions_are_oneDNNs(monkeypatch, channels, height, width, stride, gradients):
-    monkeypatch.setattr(conv3x3, "_multiplies_in_vectors", lambda: True)
-    convolution = conv3x3.Conv3x3(channels, 256, stride, bias=False)
+    monkeypatch.setattr(convolutions, "_multiplies_in_vectors", lambda: True)
+    convolution = convolutions.Conv3x3(channels, 256, stride, bias=False)
     x = torch.zeros(1, channels, height, width, dtype=torch.bfloat16)
     with torch.set_grad_enabled(gradients), torch.autocast("cpu", torch.bfloat16), FlopCounterMode(display=False) as counter:
         convolution(x)
@@ -330,9 +330,9 @@ def test_other_convolutions_are_oneDNNs(monkeypatch, channels, height, width, st
 )
 def test_winograds_way_is_for_processors_that_multiply_bf16_in_vectors(monkeypatch, capabilities, expected):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
-    conv3x3._multiplies_in_vectors.cache_clear()
-    assert conv3x3._multiplies_in_vectors() is expected
-    conv3x3._multiplies_in_vectors.cache_clear()
+    convolutions._multiplies_in_vectors.cache_clear()
+    assert convolutions._multiplies_in_vectors() is expected
+    convolutions._multiplies_in_vectors.cache_clear()
 
 
 def test_a_stem_of_full_resolution_has_the_same_encoder_and_finer_features():

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from petseg_lib.models.conv3x3 import Conv3x3
+from petseg_lib.models.convolutions import Conv3x3, UpConv2x2
 
 MIN_SIDE = 32
 
@@ -32,7 +32,7 @@ class UpBlock(nn.Module):
 
     def __init__(self, in_channels: int, skip_channels: int, out_channels: int, batch_norm: bool = True) -> None:
         super().__init__()
-        self.up = nn.ConvTranspose2d(in_channels, out_channels, 2, stride=2)
+        self.up = UpConv2x2(in_channels, out_channels)
         self.conv = DoubleConv(out_channels + skip_channels, out_channels, batch_norm)
 
     def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:

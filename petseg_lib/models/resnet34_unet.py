@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from petseg_lib.config import ParameterError, workspace
 from petseg_lib.models.blocks import SegmentationNetwork, UNetDecoder
-from petseg_lib.models.conv3x3 import Conv3x3
+from petseg_lib.models.convolutions import Conv3x3, UpConv2x2
 
 STAGE_BLOCKS = (3, 4, 6, 3)
 
@@ -104,7 +104,7 @@ class ReportResNet34UNet(SegmentationNetwork):
 
     @staticmethod
     def _up(width: int) -> nn.Sequential:
-        conv = nn.ConvTranspose2d(width, width, 2, stride=2, bias=False)
+        conv = UpConv2x2(width, width, bias=False)
         return nn.Sequential(conv, nn.BatchNorm2d(width), nn.ReLU(inplace=True))
 
 
