@@ -26,7 +26,8 @@ EAGER = "started by Python, not recorded"
 ADAMW, UNFUSED = "with AdamW for Muon", "with AdamW that is not fused"
 UNFOLDED = "BatchNorm not folded"
 PLAIN_ADAM, CONVOLVED = "with PyTorch's fused Adam as it is", "few pixels convolved by oneDNN"
-NOT_WINOGRAD = "many channels convolved by oneDNN"
+NOT_WINOGRAD, TRANSPOSED = "many channels convolved by oneDNN", "transposed convolutions by oneDNN"
+DOUBLING = convolutions.UpConv2x2, "forward", nn.ConvTranspose2d.forward
 WHOLE, WHOLE_BF16 = "the whole matrix iterated", "the same in bf16"
 
 
@@ -52,8 +53,10 @@ def _training(setting: Setting, network: str) -> Row:
     }
     if setting.device == "cuda":
         measures[EAGER] = timed(_step(setting, _parameters(setting, network, cuda_graphs=False)), setting.device)
-    elif not setting.quick:  # compiling takes a minute
-        measures[COMPILED] = timed(_step(setting, p, prepare=torch.compile), setting.device)
+    else:
+        measures[TRANSPOSED] = _without(measures["ours"], *DOUBLING)
+        if not setting.quick:  # compiling takes a minute
+            measures[COMPILED] = timed(_step(setting, p, prepare=torch.compile), setting.device)
     return _row(setting, network, "training step", p, measures)
 
 
@@ -61,19 +64,25 @@ def _wide_training(setting: Setting, network: str) -> Row:
     """What a CPU has to do for many weights: in the source report's own networks."""
     p = setting.parameters(network)
     step = timed(_step(setting, p))
-
-    def without(constant: str, value: Any) -> float:
-        with patch.object(convolutions, constant, value):
-            return step()
-
     measures = {
         "ours": step,
         PLAIN_ADAM: timed(_step(setting, p, optimizer_of=_plain_adam)),
-        NOT_WINOGRAD: lambda: without("WINOGRAD_CHANNELS", math.inf),
+        NOT_WINOGRAD: _without(step, convolutions, "WINOGRAD_CHANNELS", math.inf),
+        TRANSPOSED: _without(step, *DOUBLING),
     }
     if network == "resnet34_unet_report":
-        measures[CONVOLVED] = lambda: without("MANY_WEIGHTS", math.inf)
+        measures[CONVOLVED] = _without(step, convolutions, "MANY_WEIGHTS", math.inf)
     return _row(setting, network, "training step", p, measures)
+
+
+def _without(step: Measure, owner: Any, name: str, other: Any) -> Measure:
+    """A measure of the same step with another constant or method in place of ours."""
+
+    def measured() -> float:
+        with patch.object(owner, name, other):
+            return step()
+
+    return measured
 
 
 def _plain_adam(model: nn.Module, p: TrainingParameters) -> torch.optim.Optimizer:

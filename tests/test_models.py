@@ -1,6 +1,8 @@
 """The contract that every network passes, and the numbers that its name promises."""
 
 import math
+from functools import partial
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -333,6 +335,39 @@ def test_winograds_way_is_for_processors_that_multiply_bf16_in_vectors(monkeypat
     convolutions._multiplies_in_vectors.cache_clear()
     assert convolutions._multiplies_in_vectors() is expected
     convolutions._multiplies_in_vectors.cache_clear()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(("height", "width"), [(4, 4), (5, 7)])
+def test_doubling_is_a_transposed_convolution_and_so_are_its_gradients(dtype, bias, height, width):
+    torch.manual_seed(0)
+    ours = convolutions.UpConv2x2(6, 10, bias=bias).to(memory_format=torch.channels_last)
+    given = torch.randn(3, 6, height, width).to(dtype, memory_format=torch.channels_last)
+    upstream = torch.randn(3, 10, 2 * height, 2 * width)
+    results = []
+    for convolve, kind in [(ours, dtype), (partial(nn.ConvTranspose2d.forward, ours), torch.float32)]:
+        x = given.to(kind).detach().requires_grad_()
+        ours.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=kind == torch.bfloat16):
+            y = convolve(x)
+        y.backward(upstream.to(y.dtype))
+        assert y.is_contiguous(memory_format=torch.channels_last)
+        assert ours.weight.grad.is_contiguous(memory_format=torch.channels_last)
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=kind == torch.bfloat16):
+            results.append([y, x.grad, *(each.grad for each in ours.parameters()), convolve(given.to(kind))])
+    for rounded, expected in zip(*results, strict=True):
+        assert rounded.shape == expected.shape
+        assert (rounded - expected).norm() < (1e-6 if dtype == torch.float32 else 5e-3) * expected.norm()
+
+
+def test_the_bias_of_a_doubling_is_left_out_of_onednns_in_training():
+    up = convolutions.UpConv2x2(4, 4)
+    for trained in (True, False):
+        with torch.set_grad_enabled(trained), patch.object(F, "conv_transpose2d", wraps=F.conv_transpose2d) as called:
+            up(torch.zeros(1, 4, 8, 8))
+        with_bias = len(called.call_args.args) > 2
+        assert with_bias != trained
 
 
 def test_a_stem_of_full_resolution_has_the_same_encoder_and_finer_features():
