@@ -290,51 +290,66 @@ def test_winograds_way_is_a_convolution_and_so_are_its_gradients(height, width):
     assert torch.autograd.gradcheck(convolutions._Winograd.apply, (x, weight))
 
 
+def oneDNN_convolves(layer, x):
+    with FlopCounterMode(display=False) as counter:
+        layer(x)
+    return "aten.convolution" in {str(each) for each in counter.get_flop_counts()["Global"]}
+
+
 @pytest.mark.parametrize("bias", [False, True])
 def test_a_convolution_of_many_channels_takes_winograds_way(monkeypatch, bias):
     torch.manual_seed(0)
-    monkeypatch.setattr(convolutions, "_multiplies_in_vectors", lambda: True)
+    monkeypatch.setattr(convolutions, "_winograd_pays", lambda: True)
     convolution = convolutions.Conv3x3(256, 264, bias=bias).to(memory_format=torch.channels_last)
     x = torch.randn(2, 256, 8, 10).to(torch.bfloat16, memory_format=torch.channels_last)
-    given = torch.randn(2, 264, 8, 10)
+    upstream = torch.randn(2, 264, 8, 10)
     results = []
-    for precise in (False, True):
-        x_here = (x.float() if precise else x).detach().requires_grad_()
+    for kind in (torch.bfloat16, torch.float32):
+        given = x.to(kind).detach().requires_grad_()
         convolution.zero_grad()
-        with torch.autocast("cpu", torch.bfloat16, enabled=not precise), FlopCounterMode(display=False) as counter:
-            y = convolution(x_here)
-        assert ("aten.convolution" in {str(each) for each in counter.get_flop_counts()["Global"]}) == precise
-        y.backward(given.to(y.dtype))
+        with torch.autocast("cpu", torch.bfloat16, enabled=kind == torch.bfloat16):
+            assert oneDNN_convolves(convolution, given) == (kind == torch.float32)
+            y = convolution(given)
+        y.backward(upstream.to(y.dtype))
         assert y.is_contiguous(memory_format=torch.channels_last)
         assert convolution.weight.grad.is_contiguous(memory_format=torch.channels_last)
-        results.append([y, x_here.grad, *(each.grad for each in convolution.parameters())])
+        results.append([y, given.grad, *(each.grad for each in convolution.parameters())])
     for rounded, expected in zip(*results, strict=True):
         assert rounded.shape == expected.shape
         assert (rounded - expected).norm() < 0.01 * expected.norm()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert convolution(x[:0]).shape == (0, 264, 8, 10)
 
 
 @pytest.mark.parametrize(
-    ("channels", "height", "width", "stride", "gradients"),
-    [(248, 16, 16, 1, True), (256, 9, 8, 1, True), (256, 6, 8, 1, True), (256, 16, 16, 2, True), (256, 8, 8, 1, False)],
+    ("inputs", "outputs", "height", "width", "stride", "gradients", "pays"),
+    [
+        (248, 256, 16, 16, 1, True, True),
+        (256, 248, 16, 16, 1, True, True),
+        (256, 256, 9, 8, 1, True, True),
+        (256, 256, 8, 9, 1, True, True),
+        (256, 256, 9, 9, 1, True, True),
+        (256, 256, 6, 8, 1, True, True),
+        (256, 256, 16, 16, 2, True, True),
+        (256, 256, 8, 8, 1, False, True),
+        (256, 256, 16, 16, 1, True, False),
+    ],
 )
-def test_other_convolutions_are_oneDNNs(monkeypatch, channels, height, width, stride, gradients):
-    monkeypatch.setattr(convolutions, "_multiplies_in_vectors", lambda: True)
-    convolution = convolutions.Conv3x3(channels, 256, stride, bias=False)
-    x = torch.zeros(1, channels, height, width, dtype=torch.bfloat16)
-    with torch.set_grad_enabled(gradients), torch.autocast("cpu", torch.bfloat16), FlopCounterMode(display=False) as counter:
-        convolution(x)
-    assert "aten.convolution" in {str(each) for each in counter.get_flop_counts()["Global"]}
+def test_other_convolutions_are_oneDNNs(monkeypatch, inputs, outputs, height, width, stride, gradients, pays):
+    monkeypatch.setattr(convolutions, "_winograd_pays", lambda: pays)
+    convolution = convolutions.Conv3x3(inputs, outputs, stride, bias=False)
+    x = torch.zeros(1, inputs, height, width, dtype=torch.bfloat16)
+    with torch.set_grad_enabled(gradients), torch.autocast("cpu", torch.bfloat16):
+        assert oneDNN_convolves(convolution, x)
 
 
 @pytest.mark.parametrize(
     ("capabilities", "expected"),
-    [({"avx512_bf16": True}, True), ({"avx512_bf16": True, "amx_bf16": True}, False), ({"avx2": True}, False)],
+    [({"avx512_bf16": True}, True), ({"avx512_bf16": True, "amx_bf16": True}, False), ({"avx2": True}, False), ({}, False)],
 )
 def test_winograds_way_is_for_processors_that_multiply_bf16_in_vectors(monkeypatch, capabilities, expected):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
-    convolutions._multiplies_in_vectors.cache_clear()
-    assert convolutions._multiplies_in_vectors() is expected
-    convolutions._multiplies_in_vectors.cache_clear()
+    monkeypatch.setattr(convolutions, "_capabilities", lambda: capabilities)
+    assert convolutions._winograd_pays() is expected
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -343,31 +358,39 @@ def test_winograds_way_is_for_processors_that_multiply_bf16_in_vectors(monkeypat
 def test_doubling_is_a_transposed_convolution_and_so_are_its_gradients(dtype, bias, height, width):
     torch.manual_seed(0)
     ours = convolutions.UpConv2x2(6, 10, bias=bias).to(memory_format=torch.channels_last)
-    given = torch.randn(3, 6, height, width).to(dtype, memory_format=torch.channels_last)
+    x = torch.randn(3, 6, height, width).to(dtype, memory_format=torch.channels_last)
     upstream = torch.randn(3, 10, 2 * height, 2 * width)
     results = []
     for convolve, kind in [(ours, dtype), (partial(nn.ConvTranspose2d.forward, ours), torch.float32)]:
-        x = given.to(kind).detach().requires_grad_()
+        given = x.to(kind).detach().requires_grad_()
         ours.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=kind == torch.bfloat16):
-            y = convolve(x)
+            few = height * width <= 16
+            assert oneDNN_convolves(convolve, given) == (kind == torch.float32 or not (bias or few))
+            y = convolve(given)
+            with torch.no_grad():
+                assert oneDNN_convolves(convolve, given) == (kind == torch.float32 or not few)
+                measured = convolve(given)
         y.backward(upstream.to(y.dtype))
         assert y.is_contiguous(memory_format=torch.channels_last)
         assert ours.weight.grad.is_contiguous(memory_format=torch.channels_last)
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=kind == torch.bfloat16):
-            results.append([y, x.grad, *(each.grad for each in ours.parameters()), convolve(given.to(kind))])
+        results.append([y, measured, given.grad, *(each.grad for each in ours.parameters())])
     for rounded, expected in zip(*results, strict=True):
-        assert rounded.shape == expected.shape
+        assert rounded.shape == expected.shape and rounded.dtype in (dtype, torch.float32)
         assert (rounded - expected).norm() < (1e-6 if dtype == torch.float32 else 5e-3) * expected.norm()
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        assert ours(x[:0]).shape == (0, 10, 2 * height, 2 * width)
 
 
-def test_the_bias_of_a_doubling_is_left_out_of_onednns_in_training():
+def test_the_bias_of_a_doubling_is_left_out_of_oneDNNs_in_training():
     up = convolutions.UpConv2x2(4, 4)
     for trained in (True, False):
         with torch.set_grad_enabled(trained), patch.object(F, "conv_transpose2d", wraps=F.conv_transpose2d) as called:
             up(torch.zeros(1, 4, 8, 8))
         with_bias = len(called.call_args.args) > 2
         assert with_bias != trained
+        with torch.set_grad_enabled(trained), torch.autocast("cpu", torch.bfloat16):
+            assert up(torch.zeros(1, 4, 8, 8)).dtype == torch.bfloat16
 
 
 def test_a_stem_of_full_resolution_has_the_same_encoder_and_finer_features():

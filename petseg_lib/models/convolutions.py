@@ -6,12 +6,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 FEW_PIXELS, MANY_WEIGHTS = 4 * 4, 256 * 512 * 9  # of an image: a matrix product is faster on a CPU for 1 to 32 of them
 WINOGRAD_CHANNELS = 256  # in and out, from which on what Winograd's way adds takes less time than what it saves
-WINOGRAD_PIXELS = {True: 8 * 8, False: 16 * 16}  # of an image, the same, in training and without gradients
-# Values of a polynomial at 0, 1, -1 and infinity: what a filter's three weights become (Lavin and Gray 2016, section 4.1).
+WINOGRAD_PIXELS = {True: 8 * 8, False: 16 * 16}  # of an image, likewise: with gradients and without
+# From a filter's three weights to its values at 0, 1, -1 and infinity, two of them halved (Lavin and Gray 2016, section 4.1).
 FILTER_POINTS = torch.tensor([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
 
 
@@ -20,7 +21,7 @@ class Conv3x3(nn.Conv2d):
     many channels by many pixels in Winograd's way.
 
     Of few pixels, reading the weights is most of the work, and oneDNN's convolution reads and writes them several times. How
-    many images there are decides neither, so that none is rounded in another way than in a batch of others.
+    many images there are chooses no way, so that no image is rounded otherwise than in a batch of others.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1, bias: bool = True) -> None:
@@ -37,17 +38,17 @@ class Conv3x3(nn.Conv2d):
             return F.linear(_Windows.apply(x.permute(0, 2, 3, 1), stride), weight, self.bias).permute(0, 3, 1, 2)
         wide = min(self.in_channels, self.out_channels) >= WINOGRAD_CHANNELS
         large = height * width >= WINOGRAD_PIXELS[torch.is_grad_enabled()]
-        if wide and large and stride == 1 and height % 2 == width % 2 == 0 and _multiplies_in_vectors():
+        if wide and large and stride == 1 and height % 2 == width % 2 == 0 and _winograd_pays():
             result = _Winograd.apply(x.permute(0, 2, 3, 1), self.weight).permute(0, 3, 1, 2)
             return result if self.bias is None else result + self.bias.to(x.dtype).view(-1, 1, 1)
         return super().forward(x)
 
 
 class UpConv2x2(nn.ConvTranspose2d):
-    """A transposed convolution, 2x2 with stride 2, which doubles the resolution. In training a CPU leaves its bias out of it.
+    """A transposed convolution, 2x2 with stride 2, which doubles the resolution.
 
-    The bias' gradient is more than half of the time of oneDNN's transposed convolution. In bf16 a matrix product is faster yet,
-    in training and for few pixels.
+    On a CPU the bias' gradient takes more than half of the time of oneDNN's, which is therefore trained without it, the bias
+    added to what it gives. In bf16 a matrix product is faster yet, and for few pixels always.
     """
 
     def __init__(self, in_channels: int, out_channels: int, bias: bool = True) -> None:
@@ -55,41 +56,31 @@ class UpConv2x2(nn.ConvTranspose2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, out_channels, 2H, 2W)."""
-        few = x.shape[-2] * x.shape[-1] <= FEW_PIXELS
-        if x.device.type != "cpu" or self.bias is None or not (few or torch.is_grad_enabled()):
-            return super().forward(x)
-        if x.dtype == torch.bfloat16:
-            return _Doubled.apply(x.permute(0, 2, 3, 1), self.weight, self.bias).permute(0, 3, 1, 2)
-        return F.conv_transpose2d(x, self.weight, stride=2) + self.bias.view(-1, 1, 1)
+        count, _, height, width = x.shape
+        trained_bias = self.bias is not None and torch.is_grad_enabled()
+        if x.device.type == "cpu" and x.dtype == torch.bfloat16 and (trained_bias or height * width <= FEW_PIXELS):
+            weight = self.weight.permute(2, 3, 1, 0).flatten(0, 2)
+            squares = F.linear(x.permute(0, 2, 3, 1), weight, None if self.bias is None else self.bias.repeat(4))
+            squares = squares.view(count, height, width, 2, 2, self.out_channels)
+            return squares.transpose(2, 3).reshape(count, 2 * height, 2 * width, self.out_channels).permute(0, 3, 1, 2)
+        if x.device.type == "cpu" and trained_bias:
+            result = F.conv_transpose2d(x, self.weight, stride=2)
+            return result + self.bias.to(result.dtype).view(-1, 1, 1)
+        return super().forward(x)
 
 
-class _Doubled(torch.autograd.Function):
-    """(N, H, W, C), (C, K, 2, 2), (K,) -> (N, 2H, 2W, K)."""
+def _winograd_pays() -> bool:
+    """Whether a processor multiplies bf16 by vector instructions: by matrix ones (AMX) there is too little time to save.
 
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        ctx.shape = count, height, width, channels = x.shape
-        x = x.reshape(-1, channels)
-        matrix = weight.permute(0, 2, 3, 1).flatten(1).to(x.dtype)  # which moves nothing where channels lie last
-        ctx.save_for_backward(x, matrix)
-        squares = torch.addmm(bias.to(x.dtype).repeat(4), x, matrix).view(count, height, width, 2, 2, -1)
-        return squares.transpose(2, 3).reshape(count, 2 * height, 2 * width, -1)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        x, matrix = ctx.saved_tensors
-        count, height, width, channels = ctx.shape
-        squares = gradient.reshape(count, height, 2, width, 2, -1).transpose(2, 3).reshape(len(x), -1)
-        of_weight = (x.mT @ squares).float().view(channels, 2, 2, -1).permute(0, 3, 1, 2)
-        of_bias = squares.sum(0).float().view(4, -1).sum(0)
-        return (squares @ matrix.mT).view(ctx.shape), of_weight, of_bias
+    inductor is left to do its own.
+    """
+    capabilities = _capabilities()
+    return bool(capabilities.get("avx512_bf16")) and not capabilities.get("amx_bf16") and not torch.compiler.is_compiling()
 
 
 @cache
-def _multiplies_in_vectors() -> bool:
-    """Whether bf16 is multiplied by vector instructions. By AMX's matrix ones a multiplication costs too little to save any."""
-    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return bool(capabilities.get("avx512_bf16")) and not capabilities.get("amx_bf16")
+def _capabilities() -> dict[str, Any]:
+    return torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
 
 
 class _Windows(torch.autograd.Function):
@@ -125,51 +116,55 @@ class _Winograd(torch.autograd.Function):
 
     F(2x2, 3x3) of Lavin and Gray 2016, "Fast algorithms for convolutional neural networks": each square of 4x4 pixels, two apart,
     and each filter become 16 values each (along both axes: at four points of a polynomial), which are multiplied in 16 matrix
-    products over the channels; each 16 products become 2x2 pixels. A step's gradients take the same way back. In bf16 it rounds
-    in more places than a convolution: an error of 0.7% of the values' spread for 0.2%.
+    products over the channels; each 16 products become 2x2 pixels. A step's gradients take the same way back, for which four
+    times as much as x is kept. In bf16 it rounds in more places than a convolution: an error of 0.7% of the values' spread for 0.2%.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
-        ctx.shape = count, height, width, channels = x.shape
+        ctx.shape, ctx.weight_dtype = x.shape, weight.dtype
+        count, height, width, channels = x.shape
+        outputs = len(weight)
         taps = weight.permute(2, 3, 0, 1).to(x.dtype, memory_format=torch.contiguous_format)
-        filters = (_both_axes(x) @ taps.flatten(0, 1).flatten(1)).view(16, *weight.shape[:2])
+        filters = (_both_axes(x) @ taps.flatten(0, 1).flatten(1)).view(16, outputs, channels)
         padded = F.pad(x, (0, 0, 1, 1, 1, 1))
         columns = x.new_empty(4, count, height + 2, width // 2, channels)
         _to_points(_squares(padded, 2), columns)
         squares = x.new_empty(4, 4, count, height // 2, width // 2, channels)
         _to_points(_squares(columns, 2), squares)
-        squares = squares.view(16, -1, channels)
-        ctx.save_for_backward(squares, filters, weight)
-        products = (squares @ filters.mT).view(4, 4, count, height // 2, width // 2, -1)
+        squares = squares.flatten(0, 1).flatten(1, 3)
+        ctx.save_for_backward(squares, filters)
+        products = (squares @ filters.mT).view(4, 4, count, height // 2, width // 2, outputs)
         rows = products.new_empty(2, *products.shape[1:])
         _to_pixels(products, rows)
-        result = products.new_empty(count, height // 2, 2, width // 2, 2, products.shape[-1])
+        result = products.new_empty(count, height // 2, 2, width // 2, 2, outputs)
         for row in range(2):
             _to_pixels(rows[row], result[:, :, row].unbind(3))
-        return result.view(count, height, width, -1)
+        return result.view(count, height, width, outputs)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        squares, filters, weight = ctx.saved_tensors
+        squares, filters = ctx.saved_tensors
         count, height, width, channels = ctx.shape
-        gradient = gradient.reshape(count, height // 2, 2, width // 2, 2, -1)
-        rows = gradient.new_empty(2, 4, count, height // 2, width // 2, gradient.shape[-1])
+        outputs = gradient.shape[-1]
+        gradient = gradient.reshape(count, height // 2, 2, width // 2, 2, outputs)
+        rows = gradient.new_empty(2, 4, count, height // 2, width // 2, outputs)
         for row in range(2):
             _from_pixels(gradient[:, :, row].unbind(3), rows[row])
         products = gradient.new_empty(4, *rows.shape[1:])
         _from_pixels(rows, products)
-        products = products.view(16, -1, gradient.shape[-1])
+        products = products.flatten(0, 1).flatten(1, 3)
 
         of_taps = _both_axes(gradient).T @ (products.mT @ squares).flatten(1)
-        of_weight = of_taps.view(3, 3, *weight.shape[:2]).permute(2, 3, 0, 1)
+        of_weight = of_taps.view(3, 3, outputs, channels).permute(2, 3, 0, 1)
 
         of_squares = (products @ filters).view(4, 4, count, height // 2, width // 2, channels)
         columns = gradient.new_empty(4, count, height // 2, 2, width // 2, channels)
         _from_points(of_squares, columns.unbind(3), 2)
         of_x = gradient.new_empty(count, height, width // 2, 2, channels)
         _from_points(columns.view(4, count, height, width // 2, channels), of_x.unbind(3), 2)
-        return of_x.view(ctx.shape), of_weight.to(weight.dtype, memory_format=torch.channels_last)
+        return of_x.view(ctx.shape), of_weight.to(ctx.weight_dtype, memory_format=torch.channels_last)
 
 
 def _both_axes(like: Tensor) -> Tensor:
