@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.rows import Row, build_row, in_rounds
-from benchmarks.setting import TITLES, Setting
+from benchmarks.setting import REPORT_NETWORKS, TITLES, Setting
 from benchmarks.steps import ENDLESS, random_batch
 from benchmarks.timing import Measure, alternate, timed
 from petseg_lib import training
@@ -34,7 +34,7 @@ WHOLE, WHOLE_BF16 = "the whole matrix iterated", "the same in bf16"
 def choices(setting: Setting) -> list[Row]:
     rows = [row(setting, network) for network in ("unet", "resnet34_unet") for row in (_training, _inference, _orthogonalising)]
     if setting.device == "cpu":
-        rows += [_wide_training(setting, network) for network in ("unet_report", "resnet34_unet_report")]
+        rows += [_wide_training(setting, network) for network in REPORT_NETWORKS]
     return rows
 
 
@@ -72,7 +72,7 @@ def _wide_training(setting: Setting, network: str) -> Row:
     }
     if network == "resnet34_unet_report":
         measures[CONVOLVED] = _without(step, convolutions, "MANY_WEIGHTS", math.inf)
-    return _row(setting, network, "training step", p, measures)
+    return _row(setting, network, "training step", p, measures, f"{network.removesuffix('_report')}_report")
 
 
 def _without(step: Measure, owner: Any, name: str, other: Any) -> Measure:
@@ -127,11 +127,11 @@ def _iterated(matrix: Tensor) -> Tensor:
     return wide if matrix.shape[0] <= matrix.shape[1] else wide.T
 
 
-def _row(setting: Setting, network: str, what: str, p: TrainingParameters, measures: dict) -> Row:
+def _row(setting: Setting, network: str, what: str, p: TrainingParameters, measures: dict, name: str = "") -> Row:
     title = f"{what} of {TITLES[network]}, width {p.width}"
     taken = alternate(title, measures, 3 * setting.sizes.rounds)
     return build_row(
-        f"choice_{what.split()[0]}_{network}",
+        f"choice_{what.split()[0]}_{name or network}",
         title,
         "s",
         taken,

@@ -68,7 +68,8 @@ def _row(setting: Setting, network: str, size: int, batch_size: int, taken: dict
         rivals=[REPORT, WITHOUT_GRIDS, SMP],
         limits=[PRODUCT],
         conditions=f"{in_rounds(setting.sizes.rounds)} of {steps_in_words(setting)} of {batch_size}; width {setting.sizes.width}; "
-        f"{work['ours']:.0f} GFLOP forward and back, {work[SMP]:.0f} that of {SMP}, with every convolution computed directly; both in {precision_of(setting)}, channels last",
+        f"{work['ours']:.0f} GFLOP forward and back, {work[SMP]:.0f} that of {SMP}, with every convolution computed directly; "
+        f"both in {precision_of(setting)}, channels last",
         targets=[target(f"{where}: speed for each GFLOP over segmentation_models.pytorch's", over_smp, at_least=1)],
         notes=[
             f"{work['ours'] / spread(taken['ours'])['median']:.0f} GFLOP/s, {share['median']:.0%} of the matrix product's; "
