@@ -20,7 +20,7 @@ def make_flip_equivariant(model: SegmentationNetwork) -> None:
     Exact for widths that are multiples of the network's `stride`, in px: what is padded lies at the right.
 
     Args:
-        model: whose layers halve and double the resolution without a side that comes first, as the ResNet's strides have.
+        model: a UNet, which halves the resolution alike from the left and from the right. A ResNet's strides begin at the left.
     """
     joined = {block.conv[0]: block.up.out_channels for block in model.modules() if isinstance(block, UpBlock)}
     for layer in list(model.modules()):
