@@ -180,17 +180,7 @@ class TrainingParameters(ImageParameters):
 
     def model_settings(self) -> dict[str, Any]:
         """The keyword arguments of `models.build_model`."""
-        names = (
-            "width",
-            "depth",
-            "dropout",
-            "initialisation",
-            "variant",
-            "encoder_weights",
-            "stem_stride",
-            "batch_norm",
-            "flip_equivariant",
-        )
+        names = ("width", "depth", "dropout", "initialisation", "variant", "encoder_weights", "stem_stride", "batch_norm")
         return {name: getattr(self, name) for name in names if name in type(self).model_fields}
 
     @model_validator(mode="after")
@@ -213,7 +203,6 @@ class UNetParameters(TrainingParameters):
     run_dir: str = Field("runs/demo/unet", min_length=1, description=Parameters.model_fields["run_dir"].description)
     depth: number(int, ge=1, le=8) = Field(4, description="halvings of the resolution, 1 to 8; the report has 4")
     batch_norm: bool = Field(True, description="BatchNorm after each 3x3 convolution")
-    flip_equivariant: bool = Field(False, description="filters in mirrored pairs: a mirrored photograph gets the mirrored mask")
 
 
 class ResNet34UNetParameters(TrainingParameters):

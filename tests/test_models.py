@@ -11,11 +11,9 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from petseg_lib.checkpoints import load_model, save_model
 from petseg_lib.config import ParameterError
 from petseg_lib.models import build_model, convolutions, gflop, parameter_count
 from petseg_lib.models.blocks import pad_to_stride
-from petseg_lib.models.flip_equivariance import untied
 from petseg_lib.models.folding import fold_batchnorm
 
 NETWORKS = [("unet", "default"), ("resnet34_unet", "default"), ("resnet34_unet", "report")]
@@ -424,72 +422,3 @@ def test_a_unet_without_batchnorm_has_biases_instead_and_folds_to_itself():
 def test_a_resnet_without_batchnorm_is_refused():
     with pytest.raises(ParameterError, match="batch_norm is False, but it must be true for resnet34_unet"):
         build_model("resnet34_unet", width=4, batch_norm=False)
-
-
-def equivariant(**parameters):
-    model = small("unet", flip_equivariant=True, dropout=0.0, **parameters).train()
-    for _ in range(3):
-        model(3 * images() + 1)  # statistics unlike those that BatchNorm starts with
-    return model
-
-
-def largest_difference_of_flips(network, height=64, width=96):
-    with torch.no_grad():
-        logits = network(images(height, width))
-        return (network(images(height, width).flip(-1)).flip(-1) - logits).abs().max().item() / logits.std().item()
-
-
-@pytest.mark.parametrize("parameters", [{}, {"depth": 1}, {"batch_norm": False}, {"width": 6, "depth": 2}])
-def test_a_mirrored_photograph_gets_the_mirrored_mask(parameters):
-    model = equivariant(**parameters)
-    assert largest_difference_of_flips(model) < 1e-3
-    assert largest_difference_of_flips(fold_batchnorm(model), 45) < 1e-3
-    assert largest_difference_of_flips(small("unet", **parameters).train()) > 0.03
-
-
-def test_a_flip_equivariant_unet_has_half_of_the_weights_for_as_many_operations():
-    plain, paired = small("unet"), small("unet", flip_equivariant=True)
-    of_head = 1  # a bias, which is its own mirror image
-    assert 2 * (parameter_count(paired) - of_head) == parameter_count(plain) - of_head
-    assert gflop(plain, 64) == gflop(paired, 64)
-    for name, layer in plain.named_modules():
-        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
-            assert paired.get_submodule(name).weight.shape == layer.weight.shape
-
-
-def test_untying_changes_no_logit_and_leaves_the_model_as_it_is():
-    model = equivariant().eval()
-    with torch.no_grad():
-        before = model(images())
-        plain = untied(model)
-        assert not any("parametrizations" in name for name in plain.state_dict())
-        for layer in (each for each in model.modules() if isinstance(each, nn.BatchNorm2d)):
-            halves = layer.running_mean.view(2, -1)
-            torch.testing.assert_close(halves[0], halves[1], rtol=0.2, atol=0.2)
-        assert (plain(images()) - before).std() < 0.1 * before.std(), "averaged statistics of so few images are a little off"
-        torch.testing.assert_close(model(images()), before, rtol=0, atol=0)
-    model.train()(images()).sum().backward()
-    assert all(each.grad is not None and each.grad.abs().sum() > 0 for each in model.parameters())
-
-
-def test_weights_of_a_flip_equivariant_unet_come_back_from_their_file(tmp_path):
-    model = equivariant().eval()
-    settings = {"width": 4, "dropout": 0.0, "flip_equivariant": True}
-    description = {
-        "model": "unet",
-        "settings": settings,
-        "image_size": 64,
-        "border_policy": "pet",
-        "mean": [0.5] * 3,
-        "std": [0.2] * 3,
-    }
-    save_model(tmp_path / "model.safetensors", model.state_dict(), description)
-    read, _ = load_model(tmp_path / "model.safetensors")
-    with torch.no_grad():
-        torch.testing.assert_close(read(images()), model(images()), rtol=0, atol=0)
-
-
-@pytest.mark.parametrize(("name", "width"), [("resnet34_unet", 4), ("unet", 5)])
-def test_other_networks_have_no_mirrored_pairs(name, width):
-    with pytest.raises(ParameterError, match="flip_equivariant is True, but it must be false except for unet with an even width"):
-        build_model(name, width=width, flip_equivariant=True)

@@ -9,7 +9,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from petseg_lib.config import ParameterError
 from petseg_lib.models.blocks import SegmentationNetwork, initialise_kaiming
-from petseg_lib.models.flip_equivariance import make_flip_equivariant
 from petseg_lib.models.resnet34_unet import ReportResNet34UNet, ResNet34UNet, load_encoder_weights
 from petseg_lib.models.unet import UNet
 
@@ -33,7 +32,6 @@ def build_model(
     encoder_weights: str = "",
     stem_stride: int = 2,
     batch_norm: bool = True,
-    flip_equivariant: bool = False,
 ) -> SegmentationNetwork:
     """A network with fresh weights, which torch's global seed decides.
 
@@ -48,7 +46,6 @@ def build_model(
         encoder_weights: for resnet34_unet of width 64: `imagenet`, or a file with torchvision's resnet34 state dict.
         stem_stride: of resnet34_unet (default): 2, or 1 for features twice as fine at four times the cost; any weights fit.
         batch_norm: of unet: BatchNorm after each convolution of three by three; the ResNet always has it.
-        flip_equivariant: of unet: filters in mirrored pairs, so that a mirrored photograph gets the mirrored mask; of even width.
 
     Returns:
         A module from (N, 3, H, W) to logits (N, 1, H, W), H and W 32 px or more.
@@ -71,15 +68,11 @@ def build_model(
     own |= {"stem_stride": stem_stride} if network is ResNet34UNet else {}
     _check("batch_norm", batch_norm, batch_norm or network is UNet, f"true for {name}")
     own |= {"batch_norm": batch_norm} if network is UNet else {}
-    can_pair = network is UNet and width % 2 == 0
-    _check("flip_equivariant", flip_equivariant, can_pair or not flip_equivariant, "false except for unet with an even width")
     model = network(width=width, dropout=dropout, **own)
     if initialisation == "kaiming":
         initialise_kaiming(model)
     if encoder_weights:
         load_encoder_weights(model.encoder, encoder_weights)
-    if flip_equivariant:
-        make_flip_equivariant(model)
     return model
 
 

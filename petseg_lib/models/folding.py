@@ -1,11 +1,10 @@
 """BatchNorm folded into the convolution before it: the same function in fewer passes over memory, for inference alone."""
 
+import copy
 from itertools import pairwise
 
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-
-from petseg_lib.models.flip_equivariance import untied
 
 
 def fold_batchnorm(model: nn.Module) -> nn.Module:
@@ -13,7 +12,7 @@ def fold_batchnorm(model: nn.Module) -> nn.Module:
 
     A module's children must be registered in the order in which they are applied, as those of this library's networks are.
     """
-    model = untied(model).eval()
+    model = copy.deepcopy(model).eval()
     for module in list(model.modules()):
         for (name, layer), (next_name, next_layer) in pairwise(list(module.named_children())):
             if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) and isinstance(next_layer, nn.BatchNorm2d):
