@@ -28,6 +28,7 @@ from petseg_lib.data.pictures import read_photograph, read_trimap
 from petseg_lib.devices import open_fabric
 from petseg_lib.dice import dice_from_counts
 from petseg_lib.gpus import usable_cores
+from petseg_lib.models.convolutions import Conv3x3
 from petseg_lib.models.folding import fold_batchnorm
 from petseg_lib.runs import Run
 
@@ -225,11 +226,13 @@ def for_inference(model: nn.Module, fabric: Fabric) -> nn.Module:
     """
     if model in _PREPARED:
         return model
-    model = fold_batchnorm(model).to(memory_format=torch.channels_last)
+    model = fold_batchnorm(model).requires_grad_(False).to(memory_format=torch.channels_last)
     if fabric._precision.precision == "bf16-mixed":  # once, and not in every pass
         for layer in model.modules():
             if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
                 layer.to(torch.bfloat16)
+            if isinstance(layer, Conv3x3):
+                layer.keep_filters()
     prepared = fabric.setup_module(model).eval()
     _PREPARED.add(prepared)
     return prepared

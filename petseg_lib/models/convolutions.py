@@ -1,19 +1,17 @@
 """The convolutions that the networks are made of, and how a CPU computes them where PyTorch's way is not the fastest."""
 
-from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from petseg_lib.models.winograd import Winograd, convolve, filters_at_points
+
 FEW_PIXELS, MANY_WEIGHTS = 4 * 4, 256 * 512 * 9  # of an image: a matrix product is faster on a CPU for 1 to 32 of them
-WINOGRAD_CHANNELS = 256  # in and out, from which on what Winograd's way adds takes less time than what it saves
-WINOGRAD_PIXELS = {True: 8 * 8, False: 16 * 16}  # of an image, likewise: with gradients and without
-# From a filter's three weights to its values at 0, 1, -1 and infinity, two of them halved (Lavin and Gray 2016, section 4.1).
-FILTER_POINTS = torch.tensor([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
+# By the side of Winograd's tiles: the channels, in and out, and the pixels of an image from which on they pay.
+WINOGRAD = {4: (128, 16 * 16), 2: (256, 8 * 8)}
 
 
 class Conv3x3(nn.Conv2d):
@@ -26,6 +24,11 @@ class Conv3x3(nn.Conv2d):
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1, bias: bool = True) -> None:
         super().__init__(in_channels, out_channels, 3, stride=stride, padding=1, bias=bias)
+        self.filters: dict[int, Tensor] | None = None
+
+    def keep_filters(self) -> None:
+        """Transform the filters for Winograd's way once, and not in every pass: for weights that no longer change."""
+        self.filters = {}
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride))."""
@@ -36,12 +39,24 @@ class Conv3x3(nn.Conv2d):
         if height * width <= FEW_PIXELS and self.weight.numel() >= MANY_WEIGHTS:
             weight = self.weight.permute(0, 2, 3, 1).flatten(1)  # which copies nothing where channels lie last
             return F.linear(_Windows.apply(x.permute(0, 2, 3, 1), stride), weight, self.bias).permute(0, 3, 1, 2)
-        wide = min(self.in_channels, self.out_channels) >= WINOGRAD_CHANNELS
-        large = height * width >= WINOGRAD_PIXELS[torch.is_grad_enabled()]
-        if wide and large and stride == 1 and height % 2 == width % 2 == 0 and _winograd_pays():
-            result = _Winograd.apply(x.permute(0, 2, 3, 1), self.weight).permute(0, 3, 1, 2)
-            return result if self.bias is None else result + self.bias.to(x.dtype).view(-1, 1, 1)
-        return super().forward(x)
+        tile = self._tile(height, width)
+        if stride > 1 or tile is None or not _winograd_pays():
+            return super().forward(x)
+        pixels = x.permute(0, 2, 3, 1)
+        if self.filters is not None:
+            if tile not in self.filters:
+                self.filters[tile] = filters_at_points(self.weight, tile, x.dtype)
+            return convolve(pixels, self.filters[tile], tile, self.bias).permute(0, 3, 1, 2)
+        result = Winograd.apply(pixels, self.weight, tile).permute(0, 3, 1, 2)
+        return result if self.bias is None else result + self.bias.to(x.dtype).view(-1, 1, 1)
+
+    def _tile(self, height: int, width: int) -> int | None:
+        """The side of Winograd's tiles that is the fastest; None: a convolution is."""
+        for tile, (channels, pixels) in WINOGRAD.items():
+            many = min(self.in_channels, self.out_channels) >= channels and height * width >= pixels
+            if many and height % tile == width % tile == 0:
+                return tile
+        return None
 
 
 class UpConv2x2(nn.ConvTranspose2d):
@@ -109,104 +124,3 @@ def _places(shape: torch.Size, stride: int) -> list[tuple[slice, slice, slice]]:
         for row in range(3)
         for column in range(3)
     ]
-
-
-class _Winograd(torch.autograd.Function):
-    """A padded convolution, 3x3, in 4 / 9 of the multiplications: (N, H, W, C), (K, C, 3, 3) -> (N, H, W, K); H and W are even.
-
-    F(2x2, 3x3) of Lavin and Gray 2016, "Fast algorithms for convolutional neural networks": each square of 4x4 pixels, two apart,
-    and each filter become 16 values each (along both axes: at four points of a polynomial), which are multiplied in 16 matrix
-    products over the channels; each 16 products become 2x2 pixels. A step's gradients take the same way back, for which four
-    times as much as x is kept. In bf16 it rounds in more places than a convolution: an error of 0.7% of the values' spread for 0.2%.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
-        ctx.shape, ctx.weight_dtype = x.shape, weight.dtype
-        count, height, width, channels = x.shape
-        outputs = len(weight)
-        taps = weight.permute(2, 3, 0, 1).to(x.dtype, memory_format=torch.contiguous_format)
-        filters = (_both_axes(x) @ taps.flatten(0, 1).flatten(1)).view(16, outputs, channels)
-        padded = F.pad(x, (0, 0, 1, 1, 1, 1))
-        columns = x.new_empty(4, count, height + 2, width // 2, channels)
-        _to_points(_squares(padded, 2), columns)
-        squares = x.new_empty(4, 4, count, height // 2, width // 2, channels)
-        _to_points(_squares(columns, 2), squares)
-        squares = squares.flatten(0, 1).flatten(1, 3)
-        ctx.save_for_backward(squares, filters)
-        products = (squares @ filters.mT).view(4, 4, count, height // 2, width // 2, outputs)
-        rows = products.new_empty(2, *products.shape[1:])
-        _to_pixels(products, rows)
-        result = products.new_empty(count, height // 2, 2, width // 2, 2, outputs)
-        for row in range(2):
-            _to_pixels(rows[row], result[:, :, row].unbind(3))
-        return result.view(count, height, width, outputs)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        squares, filters = ctx.saved_tensors
-        count, height, width, channels = ctx.shape
-        outputs = gradient.shape[-1]
-        gradient = gradient.reshape(count, height // 2, 2, width // 2, 2, outputs)
-        rows = gradient.new_empty(2, 4, count, height // 2, width // 2, outputs)
-        for row in range(2):
-            _from_pixels(gradient[:, :, row].unbind(3), rows[row])
-        products = gradient.new_empty(4, *rows.shape[1:])
-        _from_pixels(rows, products)
-        products = products.flatten(0, 1).flatten(1, 3)
-
-        of_taps = _both_axes(gradient).T @ (products.mT @ squares).flatten(1)
-        of_weight = of_taps.view(3, 3, outputs, channels).permute(2, 3, 0, 1)
-
-        of_squares = (products @ filters).view(4, 4, count, height // 2, width // 2, channels)
-        columns = gradient.new_empty(4, count, height // 2, 2, width // 2, channels)
-        _from_points(of_squares, columns.unbind(3), 2)
-        of_x = gradient.new_empty(count, height, width // 2, 2, channels)
-        _from_points(columns.view(4, count, height, width // 2, channels), of_x.unbind(3), 2)
-        return of_x.view(ctx.shape), of_weight.to(ctx.weight_dtype, memory_format=torch.channels_last)
-
-
-def _both_axes(like: Tensor) -> Tensor:
-    """(16, 9): from a filter's 3x3 weights to its values at 4x4 points."""
-    return torch.kron(FILTER_POINTS, FILTER_POINTS).to(like.dtype)
-
-
-def _squares(padded: Tensor, axis: int) -> list[Tensor]:
-    """Along an axis of n + 2: the first, second, third and fourth pixel of each square, n / 2 of them."""
-    pairs = padded.shape[axis] // 2 - 1
-    return [padded.narrow(axis, first, 2 * pairs - 1)[(slice(None),) * axis + (slice(None, None, 2),)] for first in range(4)]
-
-
-def _to_points(squares: list[Tensor], out: Tensor) -> None:
-    torch.sub(squares[0], squares[2], out=out[0])
-    torch.add(squares[1], squares[2], out=out[1])
-    torch.sub(squares[2], squares[1], out=out[2])
-    torch.sub(squares[1], squares[3], out=out[3])
-
-
-def _to_pixels(products: Tensor, pixels: Sequence[Tensor]) -> None:
-    torch.add(products[1], products[2], out=pixels[0]).add_(products[0])
-    torch.sub(products[1], products[2], out=pixels[1]).sub_(products[3])
-
-
-def _from_pixels(pixels: Sequence[Tensor], out: Tensor) -> None:
-    """The transpose of `_to_pixels`."""
-    out[0].copy_(pixels[0])
-    torch.add(pixels[0], pixels[1], out=out[1])
-    torch.sub(pixels[0], pixels[1], out=out[2])
-    torch.neg(pixels[1], out=out[3])
-
-
-def _from_points(points: Tensor, pixels: tuple[Tensor, Tensor], axis: int) -> None:
-    """The transpose of `_to_points`, of squares that overlap by two pixels, into the even and the odd pixels of an axis.
-
-    The padding is a pixel: an image's even pixels are the second of a square and the fourth of the one before, its odd pixels
-    the third of a square and the first of the next.
-    """
-    even, odd = pixels
-    more = even.shape[axis] - 1
-    torch.sub(points[1], points[2], out=even).add_(points[3])
-    even.narrow(axis, 1, more).sub_(points[3].narrow(axis, 0, more))
-    torch.add(points[1], points[2], out=odd).sub_(points[0])
-    odd.narrow(axis, 0, more).add_(points[0].narrow(axis, 1, more))
