@@ -108,6 +108,12 @@ def test_a_model_is_prepared_once_and_the_given_one_stays_as_it_is(pets, measure
     assert list(model.state_dict()) == names and len(prepared.state_dict()) < len(names)  # BatchNorm is folded
     ways = (evaluation.predict(each, pets, pets.split("test")[:1], DESCRIPTION, fabric)[0] for each in (model, prepared))
     np.testing.assert_array_equal(*(way.probability for way in ways))
+    assert all(each.requires_grad for each in model.parameters()) and not any(
+        each.requires_grad for each in prepared.parameters()
+    )
+    in_bf16 = evaluation.for_inference(model, Fabric(accelerator="cpu", devices=1, precision="bf16-mixed"))
+    kept = [layer.filters is not None for layer in in_bf16.modules() if isinstance(layer, convolutions.Conv3x3)]
+    assert kept and all(kept)
 
 
 def test_the_conventions_by_hand():

@@ -291,9 +291,9 @@ def test_winograds_way_is_a_convolution_and_so_are_its_gradients(side, height, w
 
 
 @pytest.mark.parametrize(("side", "most"), [(2, 0.006), (4, 0.015)])
-def test_winograds_way_rounds_as_little_as_its_points_allow(side, most):
+def test_winograds_way_rounds_as_little_as_its_points_allow(monkeypatch, side, most):
     torch.manual_seed(0)
-    x = torch.randn(3, 32, 32, 96).relu().to(torch.bfloat16)
+    x = torch.randn(5, 36, 32, 96).relu().to(torch.bfloat16)
     weight, bias = torch.randn(40, 96, 3, 3) / 30, torch.randn(40).to(torch.bfloat16)
     expected = F.conv2d(x.float().permute(0, 3, 1, 2), weight, bias.float(), padding=1).permute(0, 2, 3, 1)
     filters = winograd.filters_at_points(weight, side, torch.bfloat16)
@@ -301,6 +301,11 @@ def test_winograds_way_rounds_as_little_as_its_points_allow(side, most):
     assert (result - expected).std() < most * expected.std()
     one_by_one = [winograd.convolve(each, filters, side, bias) for each in x.split(1)]
     assert torch.equal(torch.cat(one_by_one), result), "an image is rounded alone as among others"
+    assert torch.equal(winograd.Winograd.apply(x, weight, side) + bias, result), "and in training as without gradients"
+    for tiles in (1, 24, 10**6):  # a row of tiles, several, all images at a time
+        monkeypatch.setattr(winograd, "TILES_A_PRODUCT", tiles)
+        assert torch.equal(winograd.convolve(x, filters, side, bias), result)
+    assert winograd.convolve(x[:0], filters, side, bias).shape == (0, 36, 32, 40)
 
 
 def oneDNN_convolves(layer, x):
@@ -351,7 +356,7 @@ def test_filters_are_transformed_once_where_they_no_longer_change(monkeypatch, b
             results = [convolution(x) for x in (small, large, large, small)]
     assert [call.args[1] for call in called.call_args_list] == [2, 4]
     for result, other in zip(results, expected + expected[::-1], strict=True):
-        torch.testing.assert_close(result, other, atol=0.02, rtol=0.02)  # the bias is added before a rounding or after it
+        assert torch.equal(result, other)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,10 @@ class Conv3x3(nn.Conv2d):
         self.filters: dict[int, Tensor] | None = None
 
     def keep_filters(self) -> None:
-        """Transform the filters for Winograd's way once, and not in every pass: for weights that no longer change."""
+        """Transform the filters for Winograd's way once, and not in every pass: for weights that no longer change.
+
+        Passes with gradients do not use them. They take up to four times the memory of the weights in bf16.
+        """
         self.filters = {}
 
     def forward(self, x: Tensor) -> Tensor:
@@ -43,12 +46,17 @@ class Conv3x3(nn.Conv2d):
         if stride > 1 or tile is None or not _winograd_pays():
             return super().forward(x)
         pixels = x.permute(0, 2, 3, 1)
-        if self.filters is not None:
-            if tile not in self.filters:
-                self.filters[tile] = filters_at_points(self.weight, tile, x.dtype)
-            return convolve(pixels, self.filters[tile], tile, self.bias).permute(0, 3, 1, 2)
-        result = Winograd.apply(pixels, self.weight, tile).permute(0, 3, 1, 2)
-        return result if self.bias is None else result + self.bias.to(x.dtype).view(-1, 1, 1)
+        if torch.is_grad_enabled():
+            result = Winograd.apply(pixels, self.weight, tile).permute(0, 3, 1, 2)
+            return result if self.bias is None else result + self.bias.to(x.dtype).view(-1, 1, 1)
+        return convolve(pixels, self._filters(tile, x.dtype), tile, self.bias).permute(0, 3, 1, 2)
+
+    def _filters(self, tile: int, dtype: torch.dtype) -> Tensor:
+        if self.filters is None:
+            return filters_at_points(self.weight, tile, dtype)
+        if tile not in self.filters:
+            self.filters[tile] = filters_at_points(self.weight, tile, dtype)
+        return self.filters[tile]
 
     def _tile(self, height: int, width: int) -> int | None:
         """The side of Winograd's tiles that is the fastest; None: a convolution is."""
