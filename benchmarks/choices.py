@@ -28,7 +28,7 @@ UNFOLDED = "BatchNorm not folded"
 PLAIN_ADAM, CONVOLVED = "with PyTorch's fused Adam as it is", "few pixels convolved by oneDNN"
 NOT_WINOGRAD, TRANSPOSED = "many channels convolved by oneDNN", "transposed convolutions by oneDNN"
 DOUBLING = convolutions.UpConv2x2, "forward", nn.ConvTranspose2d.forward
-WHOLE, WHOLE_BF16 = "the whole matrix iterated", "the same in bf16"
+WHOLE, WHOLE_BF16 = "the whole matrix iterated, five times", "the same in bf16"
 
 
 def choices(setting: Setting) -> list[Row]:
