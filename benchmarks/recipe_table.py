@@ -21,8 +21,8 @@ DRAWN = (
     "resnet_report",
     "unet_short",
     "resnet_short_constant",
-    "unet_sample",
-    "resnet_sample",
+    "unet_160",
+    "resnet_180",
     "unet_480_constant",
 )
 

@@ -139,13 +139,13 @@ def test_the_table_says_what_a_recipe_gains_and_over_how_many_seeds(recipes, tab
                 entry
                 | {"split": "test", "dice_last": (dice - 0.02).tolist(), "dice": dice.tolist(), "dice_flipped": dice.tolist()}
             )
-            for other, more in (("unet_report", 0.05), ("unet_report_16", 0.0), ("unet_sample", 0.1)):
+            for other, more in (("unet_report", 0.05), ("unet_report_16", 0.0), ("unet_160", 0.1)):
                 of_other = (base + more).tolist()
                 recipes.keep(entry | {"recipe": other, "split": "Bengal", "dice": of_other, "dice_flipped": of_other})
     unet, half = table.rows("dev")
     assert unet["gains"] == [] and half["seeds"] == 2 and half["dice"] == pytest.approx(unet["dice"] + 0.1)
     assert half["gains"] == ["+0.1000 [+0.1000, +0.1000] over unet, 2 seeds"]
-    (sample,) = (row for row in table.rows("Bengal") if row["recipe"] == "unet_sample")
+    (sample,) = (row for row in table.rows("Bengal") if row["recipe"] == "unet_160")
     assert [gain[:7] for gain in sample["gains"]] == ["+0.0500", "+0.1000"]  # against each that it names
     table.write_table()
     written = table.TABLE.read_text(encoding="utf-8")
