@@ -40,7 +40,7 @@ class Sizes:
     # as take minutes.
     epochs: dict[str, int] = field(default_factory=lambda: {"unet": 5, "resnet34_unet_report": 20})
     sample_width: int = 16
-    sample_epochs: int = 5  # three at half size and two at full size, as the profile divides them
+    sample_epochs: int = 5  # four at half size and one at full size, about as the profile divides them
     evaluated: dict[str, int] = field(default_factory=lambda: {"unet": 96, "resnet34_unet_report": 0})  # 0: all
     predictions: int = 10
     profile_epochs: int = 2
