@@ -46,7 +46,7 @@ def test_how_many_images_go_through_together_moves_no_logit(measured, monkeypatc
     fabric = Fabric(accelerator="cpu", devices=1, precision=precision)
     monkeypatch.setattr(evaluation, "PIXELS_A_PASS", 0)
     monkeypatch.setattr(convolutions, "MANY_WEIGHTS", 0)
-    monkeypatch.setattr(convolutions, "WINOGRAD", {4: (0, 0), 2: (0, 0)})
+    monkeypatch.setattr(convolutions, "WINOGRAD_FROM", {4: (0, 0), 2: (0, 0)})
     monkeypatch.setattr(convolutions, "_winograd_pays", lambda: True)
     one, all_together = (
         np.concatenate([logits for _, logits in evaluation.logits_by_batch(model, cache, DESCRIPTION, fabric, batch_size)])
