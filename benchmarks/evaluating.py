@@ -5,7 +5,6 @@ from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
-import torch
 from lightning_fabric import Fabric
 from torch import nn
 
@@ -17,8 +16,8 @@ from benchmarks.timing import alternate, as_usual, quotient, spread, timed
 from petseg_lib import training
 from petseg_lib.checkpoints import load_model
 from petseg_lib.data.cache import open_cache
-from petseg_lib.data.loaders import normalise
-from petseg_lib.evaluation import dice_table, evaluate, images_a_pass
+from petseg_lib.evaluation import dice_table, evaluate
+from petseg_lib.inference import for_inference, map_passes
 
 REPORT, FORWARD = "the report's inference", "the forward passes alone"
 
@@ -86,16 +85,11 @@ def _trained(setting: Setting, network: str, parameters) -> tuple[nn.Module, dic
 
 
 def _forward_passes(model: nn.Module, cache, description: dict, fabric: Fabric, batch_size: int) -> Callable[[], None]:
-    """The same network on batches that are in memory."""
-    images = normalise(cache.images, description["mean"], description["std"])
-    images = images.split(images_a_pass(batch_size, images.shape[-1], fabric))
-    images = [fabric.to_device(batch.contiguous(memory_format=torch.channels_last)) for batch in images]
+    """The same passes of the same network, made ready before, of which nothing is measured."""
+    prepared = for_inference(model, fabric)
 
     def run() -> None:
-        wrapped = fabric.setup_module(model.to(memory_format=torch.channels_last)).eval()
-        with torch.inference_mode():
-            for batch in images:
-                wrapped(batch)
+        map_passes(lambda rows, logits: None, prepared, cache, description, fabric, batch_size)
 
     return run
 

@@ -10,7 +10,8 @@ from benchmarks.timing import Measure, alternate, as_usual, timed
 from petseg_lib.checkpoints import describe_model, load_model, save_model
 from petseg_lib.data.statistics import REPORT_MEAN, REPORT_STD
 from petseg_lib.devices import open_fabric
-from petseg_lib.evaluation import for_inference, predict
+from petseg_lib.evaluation import predict
+from petseg_lib.inference import for_inference
 from petseg_lib.models import build_model
 
 EAGER = "eager float32"

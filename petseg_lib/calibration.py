@@ -4,8 +4,8 @@ One pass gives, for every image, how many pixels got which probability, split by
 and Caruana 2005), the expected calibration error (Naeini et al. 2015) and Dice at every threshold all follow from that.
 """
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,8 @@ from petseg_lib.data.masks import target_and_scored
 from petseg_lib.data.pets import Pet, PetDataset
 from petseg_lib.data.pictures import read_trimap
 from petseg_lib.dice import dice_from_counts
-from petseg_lib.evaluation import THREADS, logits_by_batch, to_size
+from petseg_lib.evaluation import to_size
+from petseg_lib.inference import map_passes
 from petseg_lib.runs import Run
 
 BINS = 100  # of probability; each threshold of two decimals is the edge of one, 0.5 too
@@ -57,11 +58,11 @@ def count_probabilities(
 ) -> ProbabilityCounts:
     """Probabilities of every scored pixel, once, under the model's own border policy. Arguments as of `evaluation.evaluate`."""
     policy = description["border_policy"]
-    parts: list[tuple[np.ndarray, np.ndarray]] = []
-    with ThreadPoolExecutor(THREADS) as pool:
-        for batch, logits in logits_by_batch(model, cache, description, fabric, batch_size):
-            count = len(logits)
-            parts += pool.map(_count, pets[batch], logits, [dataset] * count, [policy] * count)
+
+    def counted(rows: slice, logits: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+        return [_count(*each, dataset, policy) for each in zip(pets[rows], logits, strict=True)]
+
+    parts = list(chain.from_iterable(map_passes(counted, model, cache, description, fabric, batch_size)))
     assert len(parts) == len(pets), "every image of the split is counted exactly once"
     pixels, probability = zip(*parts, strict=True)
     return ProbabilityCounts(policy, np.stack(pixels), np.sum(probability, axis=0))

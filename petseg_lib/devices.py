@@ -6,7 +6,7 @@ import sys
 import torch
 from lightning_fabric import Fabric
 
-TRIM_THRESHOLD, MMAP_MAX = -1, -4  # of glibc's malloc.h
+TRIM_THRESHOLD, MMAP_MAX, ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
 
 
 def open_fabric(device: str = "auto", precision: str = "auto") -> Fabric:
@@ -44,6 +44,7 @@ def keep_freed_memory() -> None:
     """
     set_malloc(MMAP_MAX, 0)
     set_malloc(TRIM_THRESHOLD, 2**31 - 1)
+    set_malloc(ARENA_MAX, 1)
 
 
 def set_malloc(name: int, value: int) -> None:

@@ -4,12 +4,10 @@ One pass gives, for every image exactly once, the true positives, false positive
 policy, at the network's input size (`model`) and at the photograph's own (`native`). Every Dice is arithmetic on that table.
 """
 
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
-from weakref import WeakSet
 
 import cv2
 import numpy as np
@@ -27,15 +25,10 @@ from petseg_lib.data.pets import Pet, PetDataset, open_dataset
 from petseg_lib.data.pictures import read_photograph, read_trimap
 from petseg_lib.devices import open_fabric
 from petseg_lib.dice import dice_from_counts
-from petseg_lib.gpus import usable_cores
-from petseg_lib.models.convolutions import Conv3x3
-from petseg_lib.models.folding import fold_batchnorm
+from petseg_lib.inference import for_inference, logits_of, map_passes
 from petseg_lib.runs import Run
 
 RESOLUTIONS = ("model", "native")
-PIXELS_A_PASS = 32 * 128**2  # on a CPU: a pass of fewer spends more of its time on reading a network's weights
-THREADS = min(8, usable_cores())  # that count, each with a photograph's own size in memory
-_PREPARED: WeakSet[nn.Module] = WeakSet()  # what `for_inference` made
 # Which of the trimap's values 1 pet, 2 background, 3 border are the target, and which are scored at all.
 _TARGET: dict[BorderPolicy, tuple[int, ...]] = {"pet": (1, 3), "background": (1,), "edge": (3,), "ignore": (1,)}
 _SCORED: dict[BorderPolicy, tuple[int, ...]] = {"pet": (1, 2, 3), "background": (1, 2, 3), "edge": (1, 2, 3), "ignore": (1, 2)}
@@ -98,42 +91,19 @@ def evaluate(
         model: returns logits (N, 1, S, S); a copy of it is used, in evaluation mode and with BatchNorm folded into its convolutions.
         pets: the images to measure, in the cache's order.
         description: `checkpoints.describe_model`: its mean and std are used.
-        batch_size: images a forward pass; on a CPU more where they are small. It moves no figure in the table.
+        batch_size: images a forward pass on a GPU. It moves no figure in the table.
 
     Returns:
         One row an image: name, breed, species, width, height, the counts `{resolution}_{policy}_{tp,fp,fn}` and the sums
         `model_{policy}_soft_{intersection,prediction,target}`.
     """
-    rows: list[dict[str, Any]] = []
-    with ThreadPoolExecutor(THREADS) as pool:
-        for batch, logits in logits_by_batch(model, cache, description, fabric, batch_size):
-            rows += pool.map(_row, pets[batch], logits, cache.trimaps[batch], [dataset] * len(logits))
-    table = pd.DataFrame(rows)
+
+    def counted(rows: slice, logits: np.ndarray) -> list[dict[str, Any]]:
+        return [_row(*each, dataset) for each in zip(pets[rows], logits, cache.trimaps[rows], strict=True)]
+
+    table = pd.DataFrame(chain.from_iterable(map_passes(counted, model, cache, description, fabric, batch_size)))
     assert list(table["name"]) == [pet.name for pet in pets], "every image of the split is measured exactly once"
     return table
-
-
-@torch.inference_mode()
-def logits_by_batch(
-    model: nn.Module, cache: Cache, description: dict[str, Any], fabric: Fabric, batch_size: int = 8
-) -> Iterator[tuple[slice, np.ndarray]]:
-    """A cache's images through a model, as `evaluate` takes both: the rows of each batch, and their logits (n, S, S) float32."""
-    model = for_inference(model, fabric)
-    batch_size = images_a_pass(batch_size, cache.images.shape[1], fabric)
-    for first in range(0, len(cache), batch_size):
-        batch = slice(first, first + batch_size)
-        image = normalise(cache.images[batch], description["mean"], description["std"])
-        yield batch, _logits(model, image, fabric)
-
-
-def images_a_pass(batch_size: int, image_size: int, fabric: Fabric) -> int:
-    """How many images go through a network together: a batch; on a CPU, which has the memory, more of small ones."""
-    return max(batch_size, PIXELS_A_PASS // image_size**2) if fabric.device.type == "cpu" else batch_size
-
-
-def _logits(model: nn.Module, image: Tensor, fabric: Fabric) -> np.ndarray:
-    """(n, 3, S, S) -> (n, S, S) float32, all of a batch in one copy from where it is computed."""
-    return model(fabric.to_device(image)).float()[:, 0].cpu().numpy()
 
 
 def _row(pet: Pet, logits: np.ndarray, model_trimap: np.ndarray, dataset: PetDataset) -> dict[str, Any]:
@@ -213,29 +183,9 @@ def predict(
         small = resize_photograph(photograph, description["image_size"])
         image = normalise(small[None], description["mean"], description["std"])
         with torch.inference_mode():
-            logits = torch.from_numpy(to_size(_logits(model, image, fabric)[0], truth.shape))
+            logits = torch.from_numpy(to_size(logits_of(model, image, fabric)[0], truth.shape))
         predictions.append(Prediction(photograph, truth, logits.sigmoid().numpy(), scored))
     return predictions
-
-
-def for_inference(model: nn.Module, fabric: Fabric) -> nn.Module:
-    """A copy on the device that is faster and cannot be trained; the model itself stays as it is.
-
-    Whatever measures or predicts here makes one. Who predicts one photograph at a time makes it once and hands it over:
-    a model that this function made is taken as it is.
-    """
-    if model in _PREPARED:
-        return model
-    model = fold_batchnorm(model).requires_grad_(False).to(memory_format=torch.channels_last)
-    if fabric._precision.precision == "bf16-mixed":  # once, and not in every pass
-        for layer in model.modules():
-            if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
-                layer.to(torch.bfloat16)
-            if isinstance(layer, Conv3x3):
-                layer.keep_filters()
-    prepared = fabric.setup_module(model).eval()
-    _PREPARED.add(prepared)
-    return prepared
 
 
 def to_size(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -252,21 +202,6 @@ def predict_by_run(
     first = next(iter(by_run.values()))
     probabilities = [{name: column[row].probability for name, column in by_run.items()} for row in range(len(pets))]
     return [each._replace(probability=by_model) for each, by_model in zip(first, probabilities, strict=True)]
-
-
-def images_per_second(model: nn.Module, image_size: int, fabric: Fabric, seconds: float = 1.0) -> float:
-    """Inference speed, one image at a time: from the median of forward passes, timed for about `seconds`."""
-    model = for_inference(model, fabric)
-    image = torch.rand(1, 3, image_size, image_size, device=fabric.device).contiguous(memory_format=torch.channels_last)
-    times: list[float] = []
-    with torch.inference_mode():
-        while sum(times) < seconds:
-            began = time.perf_counter()
-            model(image)
-            if fabric.device.type == "cuda":
-                torch.cuda.synchronize(fabric.device)
-            times.append(time.perf_counter() - began)
-    return 1 / float(np.median(times[1:] or times))  # the first pass warms up, which is little of a long one
 
 
 class ConstantModel(nn.Module):

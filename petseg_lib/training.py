@@ -29,8 +29,8 @@ from petseg_lib.data.statistics import (
 )
 from petseg_lib.devices import open_fabric
 from petseg_lib.dice import build_loss, count, dice_from_counts
-from petseg_lib.evaluation import images_per_second
 from petseg_lib.graphs import Recorded, released
+from petseg_lib.inference import images_per_second
 from petseg_lib.models import gflop, parameter_count
 from petseg_lib.optimisation import MovingAverage, build_optimizer, build_schedule, build_step
 from petseg_lib.runs import Run, find_run

@@ -1,6 +1,6 @@
 """Counts, conventions and comparisons, against arithmetic done another way."""
 
-import types
+import threading
 
 import numpy as np
 import pandas as pd
@@ -10,7 +10,7 @@ from lightning_fabric import Fabric
 from scipy import stats
 from small_model import DESCRIPTION, SETTINGS
 
-from petseg_lib import comparison, evaluation
+from petseg_lib import comparison, evaluation, inference
 from petseg_lib.checkpoints import load_model, save_model
 from petseg_lib.data.cache import open_cache
 from petseg_lib.data.masks import BORDER_POLICIES, target_and_scored
@@ -27,15 +27,13 @@ def measured(pets, fabric, tmp_path_factory):
     cache = open_cache(pets, test, 48, tmp_path_factory.mktemp("cache"))
     assert len(test) > 4
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluation, "PIXELS_A_PASS", 0)
-        return model, cache, evaluation.evaluate(model, pets, test, cache, DESCRIPTION, fabric, batch_size=4)
+        patch.setattr(inference, "PIXELS_A_PASS", 2 * 48**2)
+        return model, cache, evaluation.evaluate(model, pets, test, cache, DESCRIPTION, fabric)
 
 
-@pytest.mark.parametrize(("device", "expected"), [("cpu", [32, 56, 8, 100]), ("cuda", [8, 8, 8, 100])])
-def test_small_images_go_through_a_cpu_together(device, expected):
-    fabric = types.SimpleNamespace(device=torch.device(device))
-    given = [(8, 128), (8, 96), (8, 512), (100, 128)]  # images a batch, px
-    assert [evaluation.images_a_pass(*each, fabric) for each in given] == expected
+def test_threads_of_a_cpu_have_as_many_passes_each():
+    given = [(298, 128, 2), (298, 96, 2), (8, 512, 2), (31, 128, 8), (7, 2048, 3), (1, 64, 4)]  # images, px, threads
+    assert [inference.images_a_pass(*each) for each in given] == [30, 50, 2, 4, 1, 1]
 
 
 @pytest.mark.parametrize(("precision", "most"), [("32-true", 1e-5), ("bf16-mixed", 1e-2)])
@@ -44,15 +42,39 @@ def test_how_many_images_go_through_together_moves_no_logit(measured, monkeypatc
     torch.manual_seed(0)
     model = build_model("unet", width=4, depth=4)  # 3 x 3 px at its bottleneck
     fabric = Fabric(accelerator="cpu", devices=1, precision=precision)
-    monkeypatch.setattr(evaluation, "PIXELS_A_PASS", 0)
     monkeypatch.setattr(convolutions, "MANY_WEIGHTS", 0)
-    monkeypatch.setattr(convolutions, "WINOGRAD_FROM", {4: (0, 0), 2: (0, 0)})
+    monkeypatch.setattr(convolutions, "WINOGRAD_FOR_INFERENCE", ((4, 0, 0), (2, 0, 0)))
     monkeypatch.setattr(convolutions, "_winograd_pays", lambda: True)
-    one, all_together = (
-        np.concatenate([logits for _, logits in evaluation.logits_by_batch(model, cache, DESCRIPTION, fabric, batch_size)])
-        for batch_size in (1, len(cache))
-    )
-    assert one.shape == (len(cache), 48, 48) and np.abs(one - all_together).max() < most * np.ptp(one)
+    logits, sizes = [], []
+    for images in (1, len(cache)):
+        monkeypatch.setattr(inference, "images_a_pass", lambda *_, images=images: images)
+        passes = inference.map_passes(lambda rows, logits: logits, model, cache, DESCRIPTION, fabric)
+        sizes.append({len(each) for each in passes})
+        logits.append(np.concatenate(passes))
+    assert sizes == [{1}, {len(cache)}]
+    assert logits[0].shape == (len(cache), 48, 48) and np.abs(logits[0] - logits[1]).max() < most * np.ptp(logits[0])
+
+
+def test_passes_come_in_order_and_leave_the_threads_as_they_were(measured, monkeypatch):
+    model, cache, _ = measured
+    monkeypatch.setattr(inference, "PIXELS_A_PASS", 48**2)
+    fabric, before = Fabric(accelerator="cpu", devices=1), torch.get_num_threads()
+    seen = []
+
+    def measure(rows, logits):
+        seen.append((torch.get_num_threads(), threading.get_ident()))
+        return rows.start
+
+    torch.set_num_threads(3)
+    try:
+        assert inference.map_passes(measure, model, cache, DESCRIPTION, fabric) == list(range(len(cache)))
+        assert {threads for threads, _ in seen} == {1} and torch.get_num_threads() == 3
+        assert threading.get_ident() not in {thread for _, thread in seen}
+        with pytest.raises(ZeroDivisionError):
+            inference.map_passes(lambda rows, logits: 1 / 0, model, cache, DESCRIPTION, fabric)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_counts_by_policy_are_those_of_target_and_scored():
@@ -103,15 +125,15 @@ def test_a_prediction_is_what_is_counted(pets, measured, fabric):
 
 def test_a_model_is_prepared_once_and_the_given_one_stays_as_it_is(pets, measured, fabric):
     model, names = measured[0], list(measured[0].state_dict())
-    prepared = evaluation.for_inference(model, fabric)
-    assert evaluation.for_inference(prepared, fabric) is prepared
+    prepared = inference.for_inference(model, fabric)
+    assert inference.for_inference(prepared, fabric) is prepared
     assert list(model.state_dict()) == names and len(prepared.state_dict()) < len(names)  # BatchNorm is folded
     ways = (evaluation.predict(each, pets, pets.split("test")[:1], DESCRIPTION, fabric)[0] for each in (model, prepared))
     np.testing.assert_array_equal(*(way.probability for way in ways))
     assert all(each.requires_grad for each in model.parameters()) and not any(
         each.requires_grad for each in prepared.parameters()
     )
-    in_bf16 = evaluation.for_inference(model, Fabric(accelerator="cpu", devices=1, precision="bf16-mixed"))
+    in_bf16 = inference.for_inference(model, Fabric(accelerator="cpu", devices=1, precision="bf16-mixed"))
     kept = [layer.filters is not None for layer in in_bf16.modules() if isinstance(layer, convolutions.Conv3x3)]
     assert kept and all(kept)
 

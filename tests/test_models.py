@@ -348,7 +348,7 @@ def test_filters_are_transformed_once_where_they_no_longer_change(monkeypatch, b
     torch.manual_seed(0)
     monkeypatch.setattr(convolutions, "_winograd_pays", lambda: True)
     convolution = convolutions.Conv3x3(256, 256, bias=bias).to(torch.bfloat16, memory_format=torch.channels_last)
-    small, large = (torch.randn(2, 256, side, side).to(torch.bfloat16) for side in (8, 16))
+    small, large = (torch.randn(2, 256, side, side).to(torch.bfloat16) for side in (10, 16))
     with torch.no_grad():
         expected = [convolution(x) for x in (small, large)]
         convolution.keep_filters()
@@ -357,6 +357,13 @@ def test_filters_are_transformed_once_where_they_no_longer_change(monkeypatch, b
     assert [call.args[1] for call in called.call_args_list] == [2, 4]
     for result, other in zip(results, expected + expected[::-1], strict=True):
         assert torch.equal(result, other)
+
+
+def test_small_images_have_larger_tiles_once_filters_are_kept():
+    convolution = convolutions.Conv3x3(256, 256)
+    assert [convolution._tile(side, side) for side in (4, 6, 8, 10, 16)] == [None, None, 2, 2, 4]
+    convolution.keep_filters()
+    assert [convolution._tile(side, side) for side in (4, 6, 8, 10, 16)] == [None, None, 4, 2, 4]
 
 
 @pytest.mark.parametrize(

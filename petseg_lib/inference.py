@@ -1,0 +1,111 @@
+"""A trained model at work: made ready once, then passes over many images. On a CPU each core takes images of its own."""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from threading import Lock
+from typing import Any, TypeVar
+from weakref import WeakSet
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from petseg_lib.data.cache import Cache
+from petseg_lib.data.loaders import normalise
+from petseg_lib.gpus import usable_cores
+from petseg_lib.models.convolutions import Conv3x3
+from petseg_lib.models.folding import fold_batchnorm
+
+PIXELS_A_PASS = 32 * 128**2  # on a CPU: a pass of fewer spends more of its time on reading a network's weights
+MOST_THREADS = 8  # each has a pass, or a photograph's own size, in memory
+_PREPARED: WeakSet[nn.Module] = WeakSet()  # what `for_inference` made
+Measured = TypeVar("Measured")
+
+
+def for_inference(model: nn.Module, fabric: Fabric) -> nn.Module:
+    """A copy on the device that is faster and cannot be trained; the model itself stays as it is.
+
+    Whatever measures or predicts here makes one. Who predicts one photograph at a time makes it once and hands it over:
+    a model that this function made is taken as it is.
+    """
+    if model in _PREPARED:
+        return model
+    model = fold_batchnorm(model).requires_grad_(False).to(memory_format=torch.channels_last)
+    if fabric._precision.precision == "bf16-mixed":  # once, and not in every pass
+        for layer in model.modules():
+            if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+                layer.to(torch.bfloat16)
+            if isinstance(layer, Conv3x3):
+                layer.keep_filters()
+    prepared = fabric.setup_module(model).eval()
+    _PREPARED.add(prepared)
+    return prepared
+
+
+def logits_of(model: nn.Module, image: Tensor, fabric: Fabric) -> np.ndarray:
+    """Normalised (n, 3, S, S) -> (n, S, S) float32, all of a batch in one copy from where it is computed."""
+    with torch.inference_mode():
+        return model(fabric.to_device(image)).float()[:, 0].cpu().numpy()
+
+
+def map_passes(
+    measure: Callable[[slice, np.ndarray], Measured],
+    model: nn.Module,
+    cache: Cache,
+    description: dict[str, Any],
+    fabric: Fabric,
+    batch_size: int = 8,
+) -> list[Measured]:
+    """What `measure` makes of a cache's images, a pass through the model at a time, in the cache's order.
+
+    On a CPU each thread has passes of its own, in place of a share of one pass: what a core has computed, another core
+    need not read, and no core waits while others measure. On a GPU, passes take turns while other threads measure.
+
+    Args:
+        measure: of the rows of a pass in the cache and their logits, (n, S, S) float32. Several threads call it.
+        description: `checkpoints.describe_model`: its mean and std are used.
+        batch_size: images a pass on a GPU; on a CPU, which has the memory, as many as are fast.
+    """
+    model = for_inference(model, fabric)
+    on_cpu, cores = fabric.device.type == "cpu", torch.get_num_threads()
+    threads = min(MOST_THREADS, cores if on_cpu else usable_cores())
+    images = images_a_pass(len(cache), cache.images.shape[1], threads) if on_cpu else batch_size
+    turn = nullcontext() if on_cpu else Lock()
+
+    def one_pass(first: int) -> Measured:
+        rows = slice(first, first + images)
+        image = normalise(cache.images[rows], description["mean"], description["std"])
+        with turn:
+            logits = logits_of(model, image, fabric)
+        return measure(rows, logits)
+
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(max(1, cores // threads),)) as pool:
+            return list(pool.map(one_pass, range(0, len(cache), images)))
+    finally:
+        torch.set_num_threads(cores)  # a thread sets its own, and what later ones begin with
+
+
+def images_a_pass(count: int, image_size: int, threads: int) -> int:
+    """Of `count` images on a CPU: so many that each thread has as many passes as the others."""
+    most = max(1, PIXELS_A_PASS // image_size**2)
+    passes_a_thread = -(-count // (most * threads))
+    return -(-count // (passes_a_thread * threads))
+
+
+def images_per_second(model: nn.Module, image_size: int, fabric: Fabric, seconds: float = 1.0) -> float:
+    """Inference speed, one image at a time: from the median of forward passes, timed for about `seconds`."""
+    model = for_inference(model, fabric)
+    image = torch.rand(1, 3, image_size, image_size, device=fabric.device).contiguous(memory_format=torch.channels_last)
+    times: list[float] = []
+    with torch.inference_mode():
+        while sum(times) < seconds:
+            began = time.perf_counter()
+            model(image)
+            if fabric.device.type == "cuda":
+                torch.cuda.synchronize(fabric.device)
+            times.append(time.perf_counter() - began)
+    return 1 / float(np.median(times[1:] or times))  # the first pass warms up, which is little of a long one
