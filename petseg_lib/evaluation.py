@@ -66,8 +66,9 @@ def soft_sums_by_policy(probability: np.ndarray, trimap: np.ndarray) -> dict[str
     Returns:
         `{policy}_soft_intersection`, `{policy}_soft_prediction`, `{policy}_soft_target`.
     """
-    there = np.bincount(trimap.ravel(), minlength=4)
-    mass = np.bincount(trimap.ravel(), weights=probability.ravel(), minlength=4)
+    places = {value: trimap == value for value in (1, 2, 3)}
+    there = {value: np.count_nonzero(place) for value, place in places.items()}
+    mass = {value: probability[place].sum(dtype=np.float64) for value, place in places.items()}
     row = {}
     for policy in BORDER_POLICIES:
         row[f"{policy}_soft_intersection"] = float(sum(mass[value] for value in _TARGET[policy]))

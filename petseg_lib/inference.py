@@ -33,11 +33,12 @@ def for_inference(model: nn.Module, fabric: Fabric) -> nn.Module:
     """
     if model in _PREPARED:
         return model
-    model = fold_batchnorm(model).requires_grad_(False).to(memory_format=torch.channels_last)
-    if fabric._precision.precision == "bf16-mixed":  # once, and not in every pass
+    dtype = torch.bfloat16 if fabric._precision.precision == "bf16-mixed" else None
+    model = fold_batchnorm(model, dtype).requires_grad_(False).to(memory_format=torch.channels_last)
+    if dtype is not None:  # once, and not in every pass
         for layer in model.modules():
             if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
-                layer.to(torch.bfloat16)
+                layer.to(dtype)
             if isinstance(layer, Conv3x3):
                 layer.keep_filters()
     prepared = fabric.setup_module(model).eval()

@@ -4,14 +4,18 @@ import copy
 from collections.abc import Iterator
 from itertools import pairwise
 
+import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 
-def fold_batchnorm(model: nn.Module) -> nn.Module:
+def fold_batchnorm(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
     """A copy in evaluation mode in which each BatchNorm that directly follows a convolution has become part of it.
 
     A module's children must be registered in the order in which they are applied, as those of this library's networks are.
+
+    Args:
+        dtype: of these convolutions in the copy, computed in the model's own; None: the model's own.
     """
     computed_anew = {id(convolution.weight): convolution.weight for _, convolution, _, _ in _convolutions(model)}
     model = copy.deepcopy(model, computed_anew).eval()  # all but these is copied
@@ -20,6 +24,7 @@ def fold_batchnorm(model: nn.Module) -> nn.Module:
             convolution.weight, convolution.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias,
             isinstance(convolution, nn.ConvTranspose2d),
         )  # fmt: skip
+        convolution.to(dtype)  # at once: one layer's at a time takes no new memory
         setattr(module, name, nn.Identity())
     return model
 
