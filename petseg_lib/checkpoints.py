@@ -20,6 +20,7 @@ from petseg_lib.models import build_model
 from petseg_lib.runs import Run, RunError, write_atomically
 
 WRITING_SHARE = 0.01  # of a training's time, while which checkpoints may be under way to the disk
+EXPECTED_BYTES_A_SECOND = 2.5e8  # of the first checkpoint, before any was timed
 LONGEST_SECONDS = 600  # between two checkpoints, wherever an epoch is shorter
 
 
@@ -110,9 +111,10 @@ def copied(state: Any, into: Any = None) -> Any:
 class Checkpointer:
     """Keeps what each epoch of a training leaves, and writes it in a thread while the next one trains.
 
-    It writes as often as takes 1% of the time, and at least every ten minutes: after each epoch where that is quick. As a
-    context manager it writes what is left before it ends, after an error or an interrupt too, so that a run goes on from its
-    last finished epoch; one whose process was killed goes on from its last checkpoint, and comes to the same.
+    It writes as often as takes 1% of the time, and at least every ten minutes: after each epoch where that is quick; the
+    first time, when as much time has passed as makes 1% of what it should take. As a context manager it writes what is left
+    before it ends, after an error or an interrupt too, so that a run goes on from its last finished epoch; one whose process
+    was killed goes on from its last checkpoint, and comes to the same.
 
     What went wrong in the thread is raised by the next `keep`, or at the end.
 
@@ -126,7 +128,7 @@ class Checkpointer:
         self._state: dict[str, Any] = {}
         self._best: dict[str, Any] = {}
         self._best_is_new = self._left = False
-        self._due = 0.0
+        self._began, self._due = time.monotonic(), None
 
     def keep(self, state: dict[str, Any], best: dict[str, Tensor] | None) -> None:
         """Copy what an epoch leaves, and write it if that is due.
@@ -136,12 +138,16 @@ class Checkpointer:
             best: the weights to use, where the epoch was the best so far.
         """
         self._wait()
+        if self._due is None:
+            self._due = self._began + min(_bytes(state) / EXPECTED_BYTES_A_SECOND / WRITING_SHARE, LONGEST_SECONDS)
         self._state = copied(state, self._state)
         if best is not None:
-            # As save_model needs them: an operation in its thread would start threads of OpenMP beside the training's, and
-            # these then wait asleep for each other.
-            contiguous = {name: each.contiguous() for name, each in best.items()}
-            self._best, self._best_is_new = copied(contiguous, self._best), True
+            # Contiguous, as save_model needs them: an operation in its thread would start threads of OpenMP beside the
+            # training's, and these then wait asleep for each other.
+            self._best = self._best or {
+                name: torch.empty_like(each, device="cpu", memory_format=torch.contiguous_format) for name, each in best.items()
+            }
+            self._best, self._best_is_new = copied(best, self._best), True
         self._left = True
         self._under_way = self._pool.submit(self._write, time.monotonic() >= self._due)
 

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -30,13 +31,13 @@ from petseg_lib.data.statistics import (
 from petseg_lib.devices import open_fabric
 from petseg_lib.dice import build_loss, count, dice_from_counts
 from petseg_lib.graphs import Recorded, released
-from petseg_lib.inference import images_per_second
+from petseg_lib.inference import PIXELS_A_PASS, images_per_second
 from petseg_lib.models import gflop, parameter_count
 from petseg_lib.optimisation import MovingAverage, build_optimizer, build_schedule, build_step
 from petseg_lib.runs import Run, find_run
 
 LOW_DICE = 0.7  # the report kept no model below it; here it is kept, with a warning
-GRID_IMAGES = 4
+GRIDS, GRID_IMAGES = 10, 4  # TensorBoard shows ten grids of a run
 
 
 def start(parameters: TrainingParameters) -> Fabric:
@@ -154,7 +155,8 @@ def fit(
             progress.history.append(row)
             state = {name: part.state_dict() for name, part in parts.items()} | {"progress": vars(progress)}
             checkpointer.keep(state, (averaged.module if averaged else model).state_dict() if better else None)
-            _log(writer, row, *seen, description)
+            has_grid = epoch == 1 or epoch % -(-parameters.epochs // GRIDS) == 0
+            _log(writer, row, seen if has_grid else None, description)
             print(_line(row, parameters.epochs, better), flush=True)
     _load_best(run, model)
     if progress.best_dice < LOW_DICE:
@@ -226,13 +228,23 @@ def _measure(
     """Mean loss and mean dice_image of a split that is not trained on; and its first batch, with what the network says of it."""
     model.eval()
     losses, counts, seen = [], [], None
-    for batch in loader:
-        batch = to_device(batch, fabric)
-        logits = model(batch.image)
+    for batch, logits in _passes(model, loader, fabric):
         seen = seen or (batch, logits)
         losses.append(loss_of(logits, batch.target, batch.scored) * len(batch.image))
         counts.append(count(logits > 0, batch.target.bool(), batch.scored))
     return _means(losses, counts), seen
+
+
+def _passes(model: nn.Module, loader: DataLoader, fabric: Fabric) -> Iterator[tuple[Batch, Tensor]]:
+    """Each batch with its logits; small ones go through a CPU together, though a loss may be pooled over each."""
+    batches = iter(loader)
+    for first in batches:
+        on_cpu, pixels = fabric.device.type == "cpu", first.target.numel()
+        together = [first, *islice(batches, PIXELS_A_PASS // pixels - 1 if on_cpu and pixels < PIXELS_A_PASS else 0)]
+        together = [to_device(batch, fabric) for batch in together]
+        images = [batch.image for batch in together]
+        logits = model(torch.cat(images) if len(images) > 1 else images[0])
+        yield from zip(together, logits.split([len(image) for image in images]), strict=True)
 
 
 def _means(losses: list[Tensor], counts: list[Tensor]) -> tuple[float, float]:
@@ -270,11 +282,13 @@ def _load_best(run: Run, model: nn.Module) -> None:
     model.eval()
 
 
-def _log(writer: SummaryWriter, row: dict, batch: Batch, logits: Tensor, description: dict) -> None:
+def _log(writer: SummaryWriter, row: dict, seen: tuple[Batch, Tensor] | None, description: dict) -> None:
     """TensorBoard: the row's numbers, and a few validation images above their truth and prediction."""
     for name in row.keys() - {"epoch"}:
         writer.add_scalar(name.replace("_", "/", 1) if name.startswith(("train", "valid")) else name, row[name], row["epoch"])
-    image, target, logits = batch.image[:GRID_IMAGES], batch.target[:GRID_IMAGES], logits[:GRID_IMAGES]
+    if seen is None:
+        return
+    image, target, logits = (each[:GRID_IMAGES] for each in (seen[0].image, seen[0].target, seen[1]))
     mean, std = (torch.tensor(description[name], device=image.device).view(1, 3, 1, 1) for name in ("mean", "std"))
     photographs = (image * std + mean).clamp(0, 1)
     rows = (photographs, target.expand_as(photographs), logits.sigmoid().float().expand_as(photographs))

@@ -16,8 +16,8 @@ TIMINGS = {"training_seconds", "images_per_second"}
 
 
 def train(run_dir: str, data: str, writing_share: float) -> None:
-    """What notebook 03 does; `writing_share` is that of checkpoints."""
-    checkpoints.WRITING_SHARE = writing_share
+    """What notebook 03 does; `writing_share` is that of checkpoints, of which the first epoch has one."""
+    checkpoints.WRITING_SHARE, checkpoints.EXPECTED_BYTES_A_SECOND = writing_share, 1e99
     torch.set_num_threads(1)
     p = UNetParameters.checked(SMALL | {"run_dir": run_dir, "data": data, "ema_decay": 0.9})
     run = runs.open_run(p, "03_unet_training")
