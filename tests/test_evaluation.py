@@ -43,7 +43,7 @@ def test_how_many_images_go_through_together_moves_no_logit(measured, monkeypatc
     model = build_model("unet", width=4, depth=4)  # 3 x 3 px at its bottleneck
     fabric = Fabric(accelerator="cpu", devices=1, precision=precision)
     monkeypatch.setattr(convolutions, "MANY_WEIGHTS", 0)
-    monkeypatch.setattr(convolutions, "WINOGRAD_FOR_INFERENCE", ((4, 0, 0), (2, 0, 0)))
+    monkeypatch.setattr(convolutions, "WINOGRAD_FROM", ((4, 0, 0), (2, 0, 0)))
     monkeypatch.setattr(convolutions, "_winograd_pays", lambda: True)
     logits, sizes = [], []
     for images in (1, len(cache)):

@@ -359,13 +359,6 @@ def test_filters_are_transformed_once_where_they_no_longer_change(monkeypatch, b
         assert torch.equal(result, other)
 
 
-def test_small_images_have_larger_tiles_once_filters_are_kept():
-    convolution = convolutions.Conv3x3(256, 256)
-    assert [convolution._tile(side, side) for side in (4, 6, 8, 10, 16)] == [None, None, 2, 2, 4]
-    convolution.keep_filters()
-    assert [convolution._tile(side, side) for side in (4, 6, 8, 10, 16)] == [None, None, 4, 2, 4]
-
-
 @pytest.mark.parametrize(
     ("inputs", "outputs", "height", "width", "stride", "pays"),
     [

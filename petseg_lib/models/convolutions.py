@@ -12,7 +12,6 @@ from petseg_lib.models.winograd import Winograd, convolve, filters_at_points
 FEW_PIXELS, MANY_WEIGHTS = 4 * 4, 256 * 512 * 9  # of an image: a matrix product is faster on a CPU for 1 to 32 of them
 # The side of Winograd's tiles, and the channels, in and out, and pixels of an image from which on they pay.
 WINOGRAD_FROM = ((4, 128, 16 * 16), (2, 256, 8 * 8))
-WINOGRAD_FOR_INFERENCE = ((4, 256, 8 * 8), *WINOGRAD_FROM)  # which has its filters transformed already
 
 
 class Conv3x3(nn.Conv2d):
@@ -61,7 +60,7 @@ class Conv3x3(nn.Conv2d):
 
     def _tile(self, height: int, width: int) -> int | None:
         """The side of Winograd's tiles that is the fastest; None: a convolution is."""
-        for tile, channels, pixels in WINOGRAD_FROM if self.filters is None else WINOGRAD_FOR_INFERENCE:
+        for tile, channels, pixels in WINOGRAD_FROM:
             many = min(self.in_channels, self.out_channels) >= channels and height * width >= pixels
             if many and height % tile == width % tile == 0:
                 return tile
