@@ -28,10 +28,10 @@ def evaluation(network: str) -> Callable[[Setting], list[Row]]:
 
 
 def _row(setting: Setting, network: str) -> Row:
-    parameters = setting.parameters(network, learning_rate=1e-3)
+    parameters = setting.parameters(network, learning_rate=1e-3, epochs=setting.sizes.epochs[network])
     size, batch_size = parameters.image_size, parameters.batch_size
     model, description = _trained(setting, network, parameters)
-    dataset = setting.dataset(setting.sizes.evaluated[network])
+    dataset = setting.dataset(setting.sizes.evaluated)
     pets = dataset.split("test")
     cache = open_cache(dataset, pets, size, setting.caches)
     report_model = nn.Sequential(copy.deepcopy(model), nn.Sigmoid()).to(setting.device)
@@ -76,10 +76,10 @@ def _judged(network: str, taken: dict[str, list[float]], difference: float, cond
 
 
 def _trained(setting: Setting, network: str, parameters) -> tuple[nn.Module, dict]:
-    """The network after an epoch: the weights that the epoch's row left, or new ones."""
+    """The network as the row of its epoch leaves it, which trains it here where that row is not measured."""
     path = setting.folder / f"epoch_{network}" / "model.safetensors"
     if not path.is_file():
-        print(f"  training {TITLES[network]} for an epoch, to have something to evaluate", flush=True)
+        print(f"  training {TITLES[network]}, to have something to evaluate", flush=True)
         OurEpochs(setting, parameters, path.parent.name)()
     return load_model(path)
 

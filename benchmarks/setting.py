@@ -41,7 +41,7 @@ class Sizes:
     epochs: dict[str, int] = field(default_factory=lambda: {"unet": 5, "resnet34_unet_report": 20})
     sample_width: int = 16
     sample_epochs: int = 5  # four at half size and one at full size, about as the profile divides them
-    evaluated: dict[str, int] = field(default_factory=lambda: {"unet": 96, "resnet34_unet_report": 0})  # 0: all
+    evaluated: int = 0  # photographs of the test split; 0: all
     predictions: int = 10
     profile_epochs: int = 2
     memory_epochs: int = 50
@@ -57,7 +57,6 @@ GPU = Sizes(
     rounds=2,
     alone_steps=34,
     epochs={"unet": 10, "resnet34_unet_report": 10},
-    evaluated={"unet": 0, "resnet34_unet_report": 0},
     sample_epochs=10,
     matrix_side=8192,
 )
@@ -76,7 +75,7 @@ QUICK = Sizes(
     epochs={"unet": 1, "resnet34_unet_report": 2},
     sample_width=4,
     sample_epochs=2,
-    evaluated={"unet": 4, "resnet34_unet_report": 4},
+    evaluated=4,
     predictions=1,
     memory_epochs=4,
     notebooks=("02_mean_std",),

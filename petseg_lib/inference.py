@@ -19,7 +19,7 @@ from petseg_lib.gpus import usable_cores
 from petseg_lib.models.convolutions import Conv3x3
 from petseg_lib.models.folding import fold_batchnorm
 
-PIXELS_A_PASS = 32 * 128**2  # on a CPU: a pass of fewer spends more of its time on reading a network's weights
+PIXELS_A_PASS = 16 * 128**2  # on a CPU: fewer take more of a pass to read a network's weights, and more take more memory
 MOST_THREADS = 8  # each has a pass, or a photograph's own size, in memory
 _PREPARED: WeakSet[nn.Module] = WeakSet()  # what `for_inference` made
 Measured = TypeVar("Measured")

@@ -240,7 +240,7 @@ def _passes(model: nn.Module, loader: DataLoader, fabric: Fabric) -> Iterator[tu
     batches = iter(loader)
     for first in batches:
         on_cpu, pixels = fabric.device.type == "cpu", first.target.numel()
-        together = [first, *islice(batches, PIXELS_A_PASS // pixels - 1 if on_cpu and pixels < PIXELS_A_PASS else 0)]
+        together = [first, *islice(batches, max(0, 2 * PIXELS_A_PASS // pixels - 1) if on_cpu else 0)]
         together = [to_device(batch, fabric) for batch in together]
         images = [batch.image for batch in together]
         logits = model(torch.cat(images) if len(images) > 1 else images[0])
