@@ -30,6 +30,7 @@ class Sizes:
     few: int = 600
     feeding: tuple[tuple[int, int], ...] = ((128, 256), (512, 96))  # px, photographs
     steps: tuple[tuple[int, int], ...] = ((128, 8), (256, 4))  # px, images a batch
+    step_rounds: int = 9  # more than elsewhere, since a step is short
     step_repeats: int = 1  # steps that are timed together; the report's wait for the device each time, and are timed one by one
     width: int = 64
     image_size: int = 128
@@ -55,6 +56,7 @@ GPU = Sizes(
     steps=((128, 8), (512, 8)),
     step_repeats=10,
     rounds=2,
+    step_rounds=2,
     alone_steps=34,
     epochs={"unet": 10, "resnet34_unet_report": 10},
     sample_epochs=10,
@@ -62,6 +64,7 @@ GPU = Sizes(
 )
 QUICK = Sizes(
     rounds=1,
+    step_rounds=1,
     slow_rounds=1,
     statistics=(20, 60),
     many=600,

@@ -52,7 +52,7 @@ def _at(setting: Setting, network: str, size: int, batch_size: int) -> Row:
         SMP: timed(our_step(rival, parameters, [batch] * repeats), setting.device, per=repeats),
         PRODUCT: product_time(setting, work["ours"]),
     }
-    taken = alternate(f"step of {TITLES[network]} at {size} px", measures, setting.sizes.rounds)
+    taken = alternate(f"step of {TITLES[network]} at {size} px", measures, setting.sizes.step_rounds)
     return _row(setting, network, size, batch_size, taken, work)
 
 
@@ -67,7 +67,7 @@ def _row(setting: Setting, network: str, size: int, batch_size: int, taken: dict
         taken,
         rivals=[REPORT, WITHOUT_GRIDS, SMP],
         limits=[PRODUCT],
-        conditions=f"{in_rounds(setting.sizes.rounds)} of {steps_in_words(setting)} of {batch_size}; width {setting.sizes.width}; "
+        conditions=f"{in_rounds(setting.sizes.step_rounds)} of {steps_in_words(setting)} of {batch_size}; width {setting.sizes.width}; "
         f"{work['ours']:.0f} GFLOP forward and back, {work[SMP]:.0f} that of {SMP}, with every convolution computed directly; "
         f"both in {precision_of(setting)}, channels last",
         targets=[target(f"{where}: speed for each GFLOP over segmentation_models.pytorch's", over_smp, at_least=1)],
