@@ -40,7 +40,8 @@ def keep_freed_memory() -> None:
     """What this process frees stays its own from now on, for the next step to take.
 
     glibc gives large blocks back to the system as soon as they are freed, as the activations are after each step; the next
-    step asks for them anew, and the system then clears them page by page. Other allocators are left as they are.
+    step asks for them anew, and the system then clears them page by page. Threads have small heaps of their own, of which it
+    gives back in any case: those started from now on use the process's. Other allocators are left as they are.
     """
     set_malloc(MMAP_MAX, 0)
     set_malloc(TRIM_THRESHOLD, 2**31 - 1)

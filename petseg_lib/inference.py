@@ -1,10 +1,9 @@
-"""A trained model at work: made ready once, then passes over many images. On a CPU each core takes images of its own."""
+"""A trained model at work: made ready once, then passes over many images."""
 
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
-from threading import Lock
 from typing import Any, TypeVar
 from weakref import WeakSet
 
@@ -20,7 +19,7 @@ from petseg_lib.models.convolutions import Conv3x3
 from petseg_lib.models.folding import fold_batchnorm
 
 PIXELS_A_PASS = 16 * 128**2  # on a CPU: fewer take more of a pass to read a network's weights, and more take more memory
-MOST_THREADS = 8  # each has a pass, or a photograph's own size, in memory
+MOST_THREADS = 8  # each has a pass, or a photograph's own size, in memory; on a CPU the cores are shared among them
 _PREPARED: WeakSet[nn.Module] = WeakSet()  # what `for_inference` made
 Measured = TypeVar("Measured")
 
@@ -63,38 +62,54 @@ def map_passes(
     """What `measure` makes of a cache's images, a pass through the model at a time, in the cache's order.
 
     On a CPU each thread has passes of its own, in place of a share of one pass: what a core has computed, another core
-    need not read, and no core waits while others measure. On a GPU, passes take turns while other threads measure.
+    need not read, and no core waits while others measure. A GPU makes the next pass while threads measure the last ones.
 
     Args:
         measure: of the rows of a pass in the cache and their logits, (n, S, S) float32. Several threads call it.
         description: `checkpoints.describe_model`: its mean and std are used.
-        batch_size: images a pass on a GPU; on a CPU, which has the memory, as many as are fast.
+        batch_size: images a pass on a GPU. On a CPU, which takes as many as are fast, no more large ones at a time.
     """
     model = for_inference(model, fabric)
-    on_cpu, cores = fabric.device.type == "cpu", torch.get_num_threads()
-    threads = min(MOST_THREADS, cores if on_cpu else usable_cores())
-    images = images_a_pass(len(cache), cache.images.shape[1], threads) if on_cpu else batch_size
-    turn = nullcontext() if on_cpu else Lock()
 
-    def one_pass(first: int) -> Measured:
-        rows = slice(first, first + images)
-        image = normalise(cache.images[rows], description["mean"], description["std"])
-        with turn:
-            logits = logits_of(model, image, fabric)
-        return measure(rows, logits)
+    def logits(rows: slice) -> np.ndarray:
+        return logits_of(model, normalise(cache.images[rows], description["mean"], description["std"]), fabric)
 
+    if fabric.device.type != "cpu":
+        return _measured_behind(measure, logits, passes(len(cache), batch_size))
+    cores, image_size = torch.get_num_threads(), cache.images.shape[1]
+    at_a_time = max(batch_size, 2 * PIXELS_A_PASS // image_size**2)
+    threads = max(1, min(MOST_THREADS, cores, at_a_time, len(cache)))
+    images = images_a_pass(len(cache), image_size, threads)
     try:
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(max(1, cores // threads),)) as pool:
-            return list(pool.map(one_pass, range(0, len(cache), images)))
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(cores // threads,)) as pool:
+            return list(pool.map(lambda rows: measure(rows, logits(rows)), passes(len(cache), images)))
     finally:
         torch.set_num_threads(cores)  # a thread sets its own, and what later ones begin with
 
 
+def _measured_behind(
+    measure: Callable[[slice, np.ndarray], Measured], logits: Callable[[slice], np.ndarray], rows_of_passes: list[slice]
+) -> list[Measured]:
+    """`measure` by threads, of no more passes at once than there are threads: logits must not pile up."""
+    threads, under_way, results = min(MOST_THREADS, usable_cores()), deque(), []
+    with ThreadPoolExecutor(threads) as pool:
+        for rows in rows_of_passes:
+            if len(under_way) == threads:
+                results.append(under_way.popleft().result())
+            under_way.append(pool.submit(measure, rows, logits(rows)))
+        return results + [each.result() for each in under_way]
+
+
+def passes(count: int, images: int) -> list[slice]:
+    """The rows of each pass through `count` images."""
+    return [slice(first, min(first + images, count)) for first in range(0, count, images)]
+
+
 def images_a_pass(count: int, image_size: int, threads: int) -> int:
-    """Of `count` images on a CPU: so many that each thread has as many passes as the others."""
+    """Of `count` images on a CPU: so many that each thread has about as many passes as the others; 1 or more."""
     most = max(1, PIXELS_A_PASS // image_size**2)
     passes_a_thread = -(-count // (most * threads))
-    return -(-count // (passes_a_thread * threads))
+    return max(1, -(-count // max(1, passes_a_thread * threads)))
 
 
 def images_per_second(model: nn.Module, image_size: int, fabric: Fabric, seconds: float = 1.0) -> float:

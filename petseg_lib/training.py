@@ -155,7 +155,7 @@ def fit(
             progress.history.append(row)
             state = {name: part.state_dict() for name, part in parts.items()} | {"progress": vars(progress)}
             checkpointer.keep(state, (averaged.module if averaged else model).state_dict() if better else None)
-            has_grid = epoch == 1 or epoch % -(-parameters.epochs // GRIDS) == 0
+            has_grid = epoch * GRIDS // parameters.epochs > (epoch - 1) * GRIDS // parameters.epochs
             _log(writer, row, seen if has_grid else None, description)
             print(_line(row, parameters.epochs, better), flush=True)
     _load_best(run, model)

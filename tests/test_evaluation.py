@@ -1,6 +1,8 @@
 """Counts, conventions and comparisons, against arithmetic done another way."""
 
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -31,9 +33,9 @@ def measured(pets, fabric, tmp_path_factory):
         return model, cache, evaluation.evaluate(model, pets, test, cache, DESCRIPTION, fabric)
 
 
-def test_threads_of_a_cpu_have_as_many_passes_each():
-    given = [(298, 128, 2), (298, 96, 2), (8, 512, 2), (31, 128, 8), (7, 2048, 3), (1, 64, 4)]  # images, px, threads
-    assert [inference.images_a_pass(*each) for each in given] == [15, 25, 1, 4, 1, 1]
+def test_threads_of_a_cpu_have_about_as_many_passes_each():
+    given = [(298, 128, 2), (298, 96, 2), (8, 512, 2), (31, 128, 8), (7, 2048, 3), (1, 64, 4), (0, 64, 4)]  # images, px, threads
+    assert [inference.images_a_pass(*each) for each in given] == [15, 25, 1, 4, 1, 1, 1]
 
 
 @pytest.mark.parametrize(("precision", "most"), [("32-true", 1e-5), ("bf16-mixed", 1e-2)])
@@ -61,6 +63,10 @@ def test_passes_come_in_order_and_leave_the_threads_as_they_were(measured, monke
     fabric, before = Fabric(accelerator="cpu", devices=1), torch.get_num_threads()
     seen = []
 
+    def in_a_new_thread(ask):
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(ask).result()
+
     def measure(rows, logits):
         seen.append((torch.get_num_threads(), threading.get_ident()))
         return rows.start
@@ -68,13 +74,56 @@ def test_passes_come_in_order_and_leave_the_threads_as_they_were(measured, monke
     torch.set_num_threads(3)
     try:
         assert inference.map_passes(measure, model, cache, DESCRIPTION, fabric) == list(range(len(cache)))
-        assert {threads for threads, _ in seen} == {1} and torch.get_num_threads() == 3
+        assert {threads for threads, _ in seen} == {1} and in_a_new_thread(torch.get_num_threads) == 3
         assert threading.get_ident() not in {thread for _, thread in seen}
         with pytest.raises(ZeroDivisionError):
             inference.map_passes(lambda rows, logits: 1 / 0, model, cache, DESCRIPTION, fabric)
-        assert torch.get_num_threads() == 3
+        assert in_a_new_thread(torch.get_num_threads) == 3
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_large_images_are_no_more_at_a_time_than_a_batch(measured, monkeypatch, batch_size):
+    model, cache, _ = measured
+    monkeypatch.setattr(inference, "PIXELS_A_PASS", 1)
+    at_once, most, lock = 0, 0, threading.Lock()
+
+    def measure(rows, logits):
+        nonlocal at_once, most
+        with lock:
+            at_once += 1
+            most = max(most, at_once)
+        time.sleep(0.05)
+        with lock:
+            at_once -= 1
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(6)
+    try:
+        inference.map_passes(measure, model, cache, DESCRIPTION, Fabric(accelerator="cpu", devices=1), batch_size)
+    finally:
+        torch.set_num_threads(before)
+    assert most == batch_size
+
+
+def test_behind_a_gpu_measures_come_in_order_and_do_not_pile_up(monkeypatch):
+    monkeypatch.setattr(inference, "MOST_THREADS", 2)
+    monkeypatch.setattr(inference, "usable_cores", lambda: 2)
+    made, done = [], []
+
+    def logits(rows):
+        assert len(made) - len(done) <= 2
+        made.append(rows.start)
+        return np.zeros(rows.stop - rows.start)
+
+    def measure(rows, logits):
+        time.sleep(0.02 if rows.start == 0 else 0)
+        done.append(rows.start)
+        return rows.start, len(logits)
+
+    assert inference._measured_behind(measure, logits, inference.passes(10, 4)) == [(0, 4), (4, 4), (8, 2)]
+    assert made == [0, 4, 8] and sorted(done) == made
 
 
 def test_counts_by_policy_are_those_of_target_and_scored():

@@ -12,7 +12,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 def fold_batchnorm(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
     """A copy in evaluation mode in which each BatchNorm that directly follows a convolution has become part of it.
 
-    A module's children must be registered in the order in which they are applied, as those of this library's networks are.
+    A module's children must be registered in the order in which they are applied, and each module and weight used once, as
+    those of this library's networks are.
 
     Args:
         dtype: of these convolutions in the copy, computed in the model's own; None: the model's own.
