@@ -77,7 +77,7 @@ def map_passes(
     if fabric.device.type != "cpu":
         return _measured_behind(measure, logits, passes(len(cache), batch_size))
     cores, image_size = torch.get_num_threads(), cache.images.shape[1]
-    at_a_time = max(batch_size, 2 * PIXELS_A_PASS // image_size**2)
+    at_a_time = max(batch_size, 2 * PIXELS_A_PASS // image_size**2)  # large images: one a thread, no more than a batch
     threads = max(1, min(MOST_THREADS, cores, at_a_time, len(cache)))
     images = images_a_pass(len(cache), image_size, threads)
     try:

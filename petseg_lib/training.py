@@ -236,7 +236,10 @@ def _measure(
 
 
 def _passes(model: nn.Module, loader: DataLoader, fabric: Fabric) -> Iterator[tuple[Batch, Tensor]]:
-    """Each batch with its logits; small ones go through a CPU together, though a loss may be pooled over each."""
+    """Each batch with its logits; small ones go through a CPU together, though a loss may be pooled over each.
+
+    All cores share such a pass, which is twice as large as one that a core of `map_passes` has to itself.
+    """
     batches = iter(loader)
     for first in batches:
         on_cpu, pixels = fabric.device.type == "cpu", first.target.numel()

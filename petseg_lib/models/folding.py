@@ -19,7 +19,7 @@ def fold_batchnorm(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Mod
         dtype: of these convolutions in the copy, computed in the model's own; None: the model's own.
     """
     computed_anew = {id(convolution.weight): convolution.weight for _, convolution, _, _ in _convolutions(model)}
-    model = copy.deepcopy(model, computed_anew).eval()  # all but these is copied
+    model = copy.deepcopy(model, computed_anew).eval()  # all but these are copied
     for module, convolution, name, norm in list(_convolutions(model)):
         convolution.weight, convolution.bias = fuse_conv_bn_weights(
             convolution.weight, convolution.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias,
