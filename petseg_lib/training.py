@@ -18,7 +18,7 @@ from tqdm.std import tqdm
 
 from petseg_lib.checkpoints import Checkpointer, load_state
 from petseg_lib.config import ReadableError, TrainingParameters, shown
-from petseg_lib.data.loaders import Batch, halved_batch, set_epoch, to_device
+from petseg_lib.data.loaders import Batch, half_size, set_epoch, to_device
 from petseg_lib.data.pets import PetDataset
 from petseg_lib.data.statistics import (
     IMAGENET_MEAN,
@@ -133,8 +133,8 @@ def fit(
             batches = islice(endless, len(train_loader))
             batches = tqdm(batches, f"epoch {epoch}/{parameters.epochs}", len(train_loader), leave=False, disable=not watched)
             try:
-                halved = progress.epoch < parameters.half_size_share * parameters.epochs
-                losses, counts, rates = _train_epoch(step, batches, optimizer, schedule, fabric, averaged, parameters, halved)
+                smaller = half_size(parameters, epoch)
+                losses, counts, rates = _train_epoch(step, batches, optimizer, schedule, fabric, averaged, parameters, smaller)
                 _check_finite(losses, rates, train_loader, epoch)
                 validated, seen = _measure(evaluated, valid_loader, loss_of, fabric)
             except torch.OutOfMemoryError:
@@ -187,12 +187,12 @@ def someone_watches() -> bool:
     return bool(kernel._allow_stdin) if kernel is not None else sys.stdout.isatty()
 
 
-def _train_epoch(step, batches, optimizer, schedule, fabric, averaged, parameters, halved=False) -> tuple[list, list, list]:
+def _train_epoch(step, batches, optimizer, schedule, fabric, averaged, parameters, smaller=None) -> tuple[list, list, list]:
     """One pass over the training split: of each batch its loss (times its images), counts (of augmented images) and learning rate."""
     losses, counts, rates = [], [], []
     for number, batch in enumerate(batches):
         batch = to_device(batch, fabric)
-        image, target, scored, _ = halved_batch(batch) if halved else batch
+        image, target, scored, _ = smaller(batch, number) if smaller else batch
         place = number % parameters.accumulate
         together = min(parameters.accumulate, len(batches) - number + place)  # an epoch's last step may have fewer batches
         loss, counted = step(image, target, scored, *((together,) if parameters.accumulate > 1 else ()))

@@ -14,8 +14,9 @@ from safetensors.torch import load_file
 
 from petseg_lib import checkpoints, devices, optimisation, runs, training
 from petseg_lib.config import ResNet34UNetParameters, UNetParameters
+from petseg_lib.data import loaders
 from petseg_lib.data.cache import open_cache
-from petseg_lib.data.loaders import Batch, build_loader, halved_batch
+from petseg_lib.data.loaders import Batch, build_loader, cropped_batch, halved_batch
 from petseg_lib.data.pets import load_pets
 from petseg_lib.data.synthetic import draw_pets
 from petseg_lib.models import build_model
@@ -443,6 +444,39 @@ def test_a_halved_batch_keeps_its_masks_masks():
     assert {tuple(part.shape[-2:]) for part in batch[:3]} == {(16, 16)}
     assert set(batch.target.unique().tolist()) == {0.0, 1.0} and batch.scored.dtype == torch.bool
     torch.testing.assert_close(batch.image[0, 0, 0, 0], image[0, 0, :2, :2].mean())
+
+
+def test_a_cropped_batch_is_one_square_of_all_images_with_its_masks():
+    ramp = torch.arange(65.0)
+    image = torch.stack([ramp.expand(65, 65), ramp.expand(65, 65).T, ramp + ramp[:, None]]).expand(2, 3, 65, 65)
+    target, scored = (image[:, :1] >= 33).float(), image[:, 1:2] < 21
+    sides = []
+    for number in range(200):
+        batch = cropped_batch(Batch(image, target, scored, torch.arange(2)), 0, 1, number)
+        assert {tuple(part.shape[-2:]) for part in batch[:3]} == {(32, 32)} and batch.scored.dtype == torch.bool
+        assert batch.image.is_contiguous(memory_format=torch.channels_last)
+        first, second = batch.image
+        assert torch.equal(first, second)
+        left, right = first[0, 0, [0, -1]].tolist()
+        sides.append(round((right - left) * 32 / 31))
+        assert left >= -0.5 and right <= 64.5
+        clear = (first[0] - 32.5).abs() > 1  # nearest and bilinear differ by less than a pixel
+        assert torch.equal(batch.target[0, 0][clear], (first[0] > 32.5).float()[clear])
+        clear = (first[1] - 20.5).abs() > 1
+        assert torch.equal(batch.scored[0, 0][clear], (first[1] < 20.5)[clear])
+    assert set(sides) == set(range(32, 66))
+    again = cropped_batch(Batch(image, target, scored, torch.arange(2)), 0, 1, 199)
+    assert torch.equal(again.image, batch.image)
+
+
+def test_half_size_epochs_train_on_crops_that_are_a_function_of_seed_and_epoch(pets, monkeypatch):
+    drawn = []
+    cropped = loaders.cropped_batch
+    monkeypatch.setattr(loaders, "cropped_batch", lambda batch, *seed: drawn.append(seed) or cropped(batch, *seed))
+    train(pets, "runs/t/crops", image_size=64, epochs=3, half_size_share=0.5, half_size_crop=True, seed=7)
+    batches = len(drawn) // 2  # 1.5 of 3 epochs are the first two
+    assert batches > 0
+    assert drawn == [(7, epoch, number) for epoch in (1, 2) for number in range(batches)]
 
 
 def test_averaged_weights_move_by_the_decay_and_faster_at_first():
