@@ -156,7 +156,7 @@ class TrainingParameters(ImageParameters):
         0.0, description="share of the epochs, the first ones, at half the image size, 0 to below 1"
     )
     half_size_crop: bool = Field(
-        False, description="at half size, train on random squares of half to all of the side, not on whole images"
+        False, description="at half size, train on a random square of each batch, its side half to all of the image's"
     )
     cutmix: number(float, ge=0, le=1) = Field(
         0.0, description="chance that a rectangle of an image is taken from another one of its batch, 0 to 1"

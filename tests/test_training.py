@@ -450,21 +450,24 @@ def test_a_cropped_batch_is_one_square_of_all_images_with_its_masks():
     ramp = torch.arange(65.0)
     image = torch.stack([ramp.expand(65, 65), ramp.expand(65, 65).T, ramp + ramp[:, None]]).expand(2, 3, 65, 65)
     target, scored = (image[:, :1] >= 33).float(), image[:, 1:2] < 21
-    sides = []
+    sides, starts, ends = [], set(), set()
     for number in range(200):
         batch = cropped_batch(Batch(image, target, scored, torch.arange(2)), 0, 1, number)
         assert {tuple(part.shape[-2:]) for part in batch[:3]} == {(32, 32)} and batch.scored.dtype == torch.bool
         assert batch.image.is_contiguous(memory_format=torch.channels_last)
         first, second = batch.image
         assert torch.equal(first, second)
-        left, right = first[0, 0, [0, -1]].tolist()
+        (left, right), (top, bottom) = first[0, 0, [0, -1]].tolist(), first[1, [0, -1], 0].tolist()
+        assert bottom - top == pytest.approx(right - left, abs=1e-3)
         sides.append(round((right - left) * 32 / 31))
-        assert left >= -0.5 and right <= 64.5
-        clear = (first[0] - 32.5).abs() > 1  # nearest and bilinear differ by less than a pixel
+        starts.add((round(left), round(top)))
+        ends |= {right, bottom}
+        clear = (first[0] - 32.5).abs() > 1e-3  # the nearest pixel is the bilinear place rounded
         assert torch.equal(batch.target[0, 0][clear], (first[0] > 32.5).float()[clear])
-        clear = (first[1] - 20.5).abs() > 1
+        clear = (first[1] - 20.5).abs() > 1e-3
         assert torch.equal(batch.scored[0, 0][clear], (first[1] < 20.5)[clear])
-    assert set(sides) == set(range(32, 66))
+    assert set(sides) == set(range(32, 66)) and len(starts) > 100
+    assert any(left != top for left, top in starts) and max(ends) > 63
     again = cropped_batch(Batch(image, target, scored, torch.arange(2)), 0, 1, 199)
     assert torch.equal(again.image, batch.image)
 

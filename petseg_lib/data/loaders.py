@@ -149,7 +149,7 @@ def cropped_batch(batch: Batch, *seed: int) -> Batch:
 
 
 def half_size(parameters: TrainingParameters, epoch: int) -> Callable[[Batch, int], Batch] | None:
-    """What makes an epoch's batches half as large, of a batch and its number in the epoch; None for an epoch at full size."""
+    """Makes half as large a batch of an epoch (from 1), given with its number in it (from 0); None for an epoch at full size."""
     if epoch - 1 >= parameters.half_size_share * parameters.epochs:
         return None
     if parameters.half_size_crop:
