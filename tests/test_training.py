@@ -467,7 +467,7 @@ def test_a_cropped_batch_is_one_square_of_all_images_with_its_masks():
         clear = (first[1] - 20.5).abs() > 1e-3
         assert torch.equal(batch.scored[0, 0][clear], (first[1] < 20.5)[clear])
     assert set(sides) == set(range(32, 66)) and len(starts) > 100
-    assert any(left != top for left, top in starts) and max(ends) > 63
+    assert any(left != top for left, top in starts) and max(ends) > 63.5  # the last start of a square smaller than the whole
     again = cropped_batch(Batch(image, target, scored, torch.arange(2)), 0, 1, 199)
     assert torch.equal(again.image, batch.image)
 
