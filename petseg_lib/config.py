@@ -183,7 +183,7 @@ class TrainingParameters(ImageParameters):
 
     def model_settings(self) -> dict[str, Any]:
         """The keyword arguments of `models.build_model`."""
-        names = ("width", "depth", "dropout", "initialisation", "variant", "encoder_weights", "stem_stride", "batch_norm")
+        names = ("width", "depth", "dropout", "initialisation", "variant", "encoder_weights", "stem", "stem_stride", "batch_norm")
         return {name: getattr(self, name) for name in names if name in type(self).model_fields}
 
     @model_validator(mode="after")
@@ -216,6 +216,7 @@ class ResNet34UNetParameters(TrainingParameters):
     variant: Literal["default", "report"] = Field("default", description="true ResNet34 blocks, or the report's own network")
     epochs: number(int, ge=1, le=100_000) = Field(32, description=TrainingParameters.model_fields["epochs"].description)
     depth: number(int, ge=2, le=6) = Field(5, description="halvings of the resolution, 2 to 5; variant `report` has 6")
+    stem: Literal["7x7", "3x3"] = Field("7x7", description="first convolution: ResNet's 7x7, or two of 3x3, as in the UNet")
     stem_stride: number(int, ge=1, le=2) = Field(
         2, description="stride of the first convolution; 1 keeps full resolution, at 4 times the cost"
     )

@@ -236,6 +236,8 @@ def test_report_blocks_add_after_the_relu():
         ({"encoder_weights": "imagenet"}, "encoder_weights is 'imagenet', but it must be empty except for resnet34"),
         ({"name": "resnet34_unet", "width": 32, "encoder_weights": "imagenet"}, "with width 64"),
         ({"name": "resnet34_unet", "variant": "report", "width": 64, "encoder_weights": "a.pth"}, "it must be empty"),
+        ({"name": "resnet34_unet", "width": 64, "stem": "3x3", "encoder_weights": "a.pth"}, "with width 64 and stem 7x7"),
+        ({"name": "resnet34_unet", "stem": "5x5"}, "stem is '5x5', but it must be 7x7, or 3x3 for resnet34_unet"),
     ],
 )
 def test_settings_that_are_not_allowed(parameters, sentence):
@@ -442,10 +444,33 @@ def test_a_stem_of_full_resolution_has_the_same_encoder_and_finer_features():
     assert 3 < gflop(fine, 64) / gflop(usual, 64) < 5
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_stem_of_two_convolutions_is_the_unets_and_leaves_the_rest(stride):
+    usual, other = (small("resnet34_unet", stem=stem, stem_stride=stride) for stem in ("7x7", "3x3"))
+    shapes = [{name: tensor.shape for name, tensor in model.state_dict().items()} for model in (usual, other)]
+    only = [shapes[0].keys() - shapes[1].keys(), shapes[1].keys() - shapes[0].keys()]
+    assert only[0] and all(name.startswith(("encoder.conv1.", "encoder.bn1.")) for name in only[0])
+    assert all(name.startswith("encoder.double_conv.") for name in only[1])
+    unet_block = {name: tensor.shape for name, tensor in small("unet").encoder.stages[0].state_dict().items()}
+    assert {name.removeprefix("encoder.double_conv."): shapes[1][name] for name in only[1]} == unet_block
+    sides = [[each.shape[-1] for each in model.encoder(images())] for model in (usual, other)]
+    assert sides[0] == sides[1]
+    with torch.no_grad():
+        assert other.eval()(images(33, 70)).shape == (2, 1, 33, 70)
+        torch.testing.assert_close(fold_batchnorm(other)(images()), other(images()), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize(("name", "variant"), [("unet", "default"), ("resnet34_unet", "report")])
-def test_other_networks_have_no_such_stem(name, variant):
-    with pytest.raises(ValueError, match="stem_stride is 1, but it must be 2, or 1 for resnet34_unet"):
-        build_model(name, variant=variant, width=4, stem_stride=1)
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"stem_stride": 1}, "stem_stride is 1, but it must be 2, or 1"),
+        ({"stem": "3x3"}, "stem is '3x3', but it must be 7x7, or 3x3"),
+    ],
+)
+def test_other_networks_have_no_such_stem(name, variant, setting, message):
+    with pytest.raises(ValueError, match=f"{message} for resnet34_unet"):
+        build_model(name, variant=variant, width=4, **setting)
 
 
 def test_a_unet_without_batchnorm_has_biases_instead_and_folds_to_itself():

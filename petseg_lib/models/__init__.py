@@ -19,6 +19,7 @@ NETWORKS = {
     ("resnet34_unet", "report"): (ReportResNet34UNet, 6, 6, 6),
 }
 INITIALISATIONS = ("kaiming", "default")
+STEMS = ("7x7", "3x3")
 
 
 def build_model(
@@ -30,6 +31,7 @@ def build_model(
     initialisation: str = "kaiming",
     variant: str = "default",
     encoder_weights: str = "",
+    stem: str = "7x7",
     stem_stride: int = 2,
     batch_norm: bool = True,
 ) -> SegmentationNetwork:
@@ -43,7 +45,8 @@ def build_model(
         initialisation: `kaiming` (normal, fan_out, as in the report; the last 1x1 convolution keeps PyTorch's) or
             `default` (PyTorch's).
         variant: of resnet34_unet: `default` (true ResNet34 blocks, a skip from the stem) or `report`.
-        encoder_weights: for resnet34_unet of width 64: `imagenet`, or a file with torchvision's resnet34 state dict.
+        encoder_weights: for resnet34_unet of width 64 and stem 7x7: `imagenet`, or a file with torchvision's resnet34 state dict.
+        stem: of resnet34_unet (default): `7x7`, ResNet's, or `3x3`, the two convolutions that the UNet begins with.
         stem_stride: of resnet34_unet (default): 2, or 1 for features twice as fine at four times the cost; any weights fit.
         batch_norm: of unet: BatchNorm after each convolution of three by three; the ResNet always has it.
 
@@ -60,12 +63,15 @@ def build_model(
     _check("dropout", dropout, 0 <= dropout < 1, "0 to below 1")
     _check("initialisation", initialisation, initialisation in INITIALISATIONS, " or ".join(INITIALISATIONS))
     if encoder_weights:
-        fits = network is ResNet34UNet and width == 64
-        _check("encoder_weights", encoder_weights, fits, "empty except for resnet34_unet (default) with width 64")
-    fine = network is ResNet34UNet or stem_stride == 2
-    _check("stem_stride", stem_stride, stem_stride in (1, 2) and fine, "2, or 1 for resnet34_unet (default)")
+        fits = network is ResNet34UNet and width == 64 and stem == "7x7"
+        _check("encoder_weights", encoder_weights, fits, "empty except for resnet34_unet (default) with width 64 and stem 7x7")
+    free = network is ResNet34UNet
+    _check("stem", stem, stem in STEMS and (free or stem == "7x7"), "7x7, or 3x3 for resnet34_unet (default)")
+    _check(
+        "stem_stride", stem_stride, stem_stride in (1, 2) and (free or stem_stride == 2), "2, or 1 for resnet34_unet (default)"
+    )
     own: dict[str, Any] = {} if smallest == largest else {"depth": depth}
-    own |= {"stem_stride": stem_stride} if network is ResNet34UNet else {}
+    own |= {"stem": stem, "stem_stride": stem_stride} if free else {}
     _check("batch_norm", batch_norm, batch_norm or network is UNet, f"true for {name}")
     own |= {"batch_norm": batch_norm} if network is UNet else {}
     model = network(width=width, dropout=dropout, **own)

@@ -15,13 +15,14 @@ MIN_SIDE = 32
 class DoubleConv(nn.Sequential):
     """Two padded 3x3 convolutions, each with BatchNorm and ReLU: (N, C, H, W) -> (N, out_channels, H, W).
 
-    With BatchNorm the convolutions have no bias: it subtracts the mean, and would take the bias away again.
+    With BatchNorm the convolutions have no bias: it subtracts the mean, and would take the bias away again. A `stride` of 2,
+    of the first convolution, halves the resolution.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, batch_norm: bool = True) -> None:
+    def __init__(self, in_channels: int, out_channels: int, batch_norm: bool = True, stride: int = 1) -> None:
         layers: list[nn.Module] = []
-        for channels in (in_channels, out_channels):
-            layers.append(Conv3x3(channels, out_channels, bias=not batch_norm))
+        for channels, step in ((in_channels, stride), (out_channels, 1)):
+            layers.append(Conv3x3(channels, out_channels, step, bias=not batch_norm))
             layers.append(nn.BatchNorm2d(out_channels) if batch_norm else nn.Identity())
             layers.append(nn.ReLU(inplace=True))
         super().__init__(*layers)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from petseg_lib.config import ParameterError, workspace
-from petseg_lib.models.blocks import SegmentationNetwork, UNetDecoder
+from petseg_lib.models.blocks import DoubleConv, SegmentationNetwork, UNetDecoder
 from petseg_lib.models.convolutions import Conv3x3, UpConv2x2
 
 STAGE_BLOCKS = (3, 4, 6, 3)
@@ -40,13 +40,19 @@ class ResidualBlock(nn.Module):
 
 
 class ResNet34Encoder(nn.Module):
-    """Stem and residual stages; with width 64 its state dict is that of torchvision's `resnet34` without `fc`."""
+    """Stem and residual stages; with width 64 and a 7x7 stem its state dict is that of torchvision's `resnet34` without `fc`."""
 
-    def __init__(self, width: int, stage_blocks: Sequence[int], relu_before_addition: bool = False, stem_stride: int = 2) -> None:
-        """`stage_blocks` are the residual blocks of each stage."""
+    def __init__(
+        self, width: int, stage_blocks: Sequence[int], relu_before_addition: bool = False, stem: str = "7x7", stem_stride: int = 2
+    ) -> None:
+        """`stage_blocks` are the residual blocks of each stage; `stem` is `7x7`, or `3x3` for the UNet's DoubleConv."""
         super().__init__()
-        self.conv1 = nn.Conv2d(3, width, 7, stride=stem_stride, padding=3, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
+        self.double_conv = None
+        if stem == "3x3":
+            self.double_conv = DoubleConv(3, width, stride=stem_stride)
+        else:
+            self.conv1 = nn.Conv2d(3, width, 7, stride=stem_stride, padding=3, bias=False)
+            self.bn1 = nn.BatchNorm2d(width)
         self.channels = (width, *(width * 2**stage for stage in range(len(stage_blocks))))
         self.layer_names = [f"layer{number}" for number in range(1, len(stage_blocks) + 1)]
         for stage, blocks in enumerate(stage_blocks):
@@ -57,7 +63,7 @@ class ResNet34Encoder(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(N, 3, H, W) -> features of 1/2 (the stem), 1/4, 1/8, ... of that resolution; all twice as fine with stem_stride 1."""
-        stem = F.relu(self.bn1(self.conv1(images)))
+        stem = F.relu(self.bn1(self.conv1(images))) if self.double_conv is None else self.double_conv(images)
         features = [stem]
         x = F.max_pool2d(stem, 3, stride=2, padding=1)
         for name in self.layer_names:
@@ -71,11 +77,12 @@ class ResNet34UNet(SegmentationNetwork):
     stem and the stages, and a last doubling to full resolution with half the width and no skip.
 
     With `stem_stride` 1 the stem keeps the full resolution, as ResNets for small pictures do (He et al. 2016, section 4.2):
-    all features are twice as fine, and there is nothing left to double at the end.
+    all features are twice as fine, and there is nothing left to double at the end. With `stem` `3x3` two convolutions of 3x3
+    take the place of the one of 7x7, as in the UNet.
     """
 
-    def __init__(self, width: int = 64, depth: int = 5, dropout: float = 0.1, stem_stride: int = 2) -> None:
-        encoder = ResNet34Encoder(width, STAGE_BLOCKS[: depth - 1], stem_stride=stem_stride)
+    def __init__(self, width: int = 64, depth: int = 5, dropout: float = 0.1, stem: str = "7x7", stem_stride: int = 2) -> None:
+        encoder = ResNet34Encoder(width, STAGE_BLOCKS[: depth - 1], stem=stem, stem_stride=stem_stride)
         decoder = UNetDecoder(encoder.channels, beyond=[width // 2] if stem_stride == 2 else [])
         stride = 2 ** (depth - 1) * stem_stride
         super().__init__(encoder, decoder, nn.Conv2d(decoder.out_channels, 1, 1), stride, dropout)
