@@ -14,7 +14,7 @@ from petseg_lib.devices import best_precision
 from petseg_lib.dice import Loss, count
 from petseg_lib.graphs import Recorded
 
-FASTER_IN_BF16 = 128  # rows, from which on a CPU multiplies matrices faster in bf16
+FASTER_IN_BF16 = 64  # rows, from which on a CPU multiplies matrices faster in bf16
 # Odd polynomials of degree 5, a x + b x^3 + c x^5, that one after the other take 0.01 to 1 to within 0.27 of 1: each is the
 # closest to 1 on what those before leave (Amsel et al. 2025, "The Polar Express").
 POLYNOMIALS = ((8.0934, -23.6206, 17.4463), (3.6366, -2.7219, 0.5365), (2.6613, -1.9772, 0.4526))
@@ -45,7 +45,7 @@ class _AdamW(_AsWeightsLie, torch.optim.AdamW):
     pass
 
 
-class Muon(torch.optim.AdamW):
+class Muon(_AdamW):
     """AdamW, but each hidden convolution's step is its momentum with all singular values made about 1 (Jordan et al. 2024).
 
     A step's root mean square is made 0.2, as AdamW's is about (Liu et al. 2025, "Muon is scalable for LLM training", eq. 4):
@@ -58,7 +58,8 @@ class Muon(torch.optim.AdamW):
         self, *arguments: Any, matrix_dtype: torch.dtype = torch.float32, recorded: bool = False, **settings: Any
     ) -> None:
         """As AdamW; `matrix_dtype` is what large matrix products are computed in, `recorded` whether as a CUDA graph."""
-        super().__init__(*arguments, **settings)
+        super().__init__(*arguments, fused=True, **settings)
+        self._step_supports_amp_scaling = False  # AdamW's part would undo float16's scale alone
         work = partial(_orthogonal_updates, rms=self.RMS, dtype=matrix_dtype)
         self._updates = Recorded(work) if recorded else work
 
@@ -114,35 +115,24 @@ def orthogonalised(matrix: Tensor) -> Tensor:
 
 
 def _orthogonal_updates(*gradients: Tensor, rms: float, dtype: torch.dtype) -> tuple[Tensor, ...]:
-    """Steps along convolutions' gradients, of the same shapes, with a root mean square of about `rms`."""
+    """Steps along convolutions' gradients, of the same shapes, with a root mean square of about `rms`.
+
+    Those of one shape are multiplied together: a single one fills no GPU, and keeps a CPU as long in Python as in products.
+    """
     channels_last = [each.permute(0, 2, 3, 1) for each in gradients]  # the order of a matrix' columns is free: as they lie
-    matrices = [each.flatten(1) for each in channels_last]
-    updates = _all_orthogonalised([each.to(dtype if _gains(each) else torch.float32) for each in matrices])
-    scales = [rms * max(each.shape) ** 0.5 for each in updates]
-    return tuple(
-        (each.float() * scale).view_as(gradient).permute(0, 3, 1, 2)
-        for each, scale, gradient in zip(updates, scales, channels_last, strict=True)
-    )
-
-
-def _gains(matrix: Tensor) -> bool:
-    """Whether its products are faster in bf16, where the hardware computes in it."""
-    return matrix.is_cuda or min(matrix.shape) >= FASTER_IN_BF16
-
-
-def _all_orthogonalised(matrices: list[Tensor]) -> list[Tensor]:
-    """Each of them; on a GPU, which a single one does not fill, those of one shape together."""
-    if not matrices[0].is_cuda:
-        return [orthogonalised(each) for each in matrices]
     alike: dict[torch.Size, list[int]] = {}
-    for number, each in enumerate(matrices):
+    for number, each in enumerate(channels_last):
         alike.setdefault(each.shape, []).append(number)
-    updates = list(matrices)
-    for numbers in alike.values():
-        group = orthogonalised(torch.stack([matrices[number] for number in numbers]))
-        for number, update in zip(numbers, group, strict=True):
+    updates = list(gradients)
+    for shape, numbers in alike.items():
+        group = [channels_last[number].flatten(1) for number in numbers]
+        matrices = torch.stack(group) if len(group) > 1 else group[0]
+        gains = matrices.is_cuda or min(matrices.shape[-2:]) >= FASTER_IN_BF16
+        updated = orthogonalised(matrices.to(dtype if gains else torch.float32)).float()
+        updated = updated.mul_(rms * max(matrices.shape[-2:]) ** 0.5).view(-1, *shape).permute(0, 1, 4, 2, 3)
+        for number, update in zip(numbers, updated, strict=True):
             updates[number] = update
-    return updates
+    return tuple(updates)
 
 
 def _newton_schulz_factor(gram: Tensor, polynomial: tuple[float, float, float]) -> Tensor:

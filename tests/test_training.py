@@ -6,6 +6,7 @@ import math
 import platform
 import subprocess
 import sys
+from functools import partial
 
 import pandas as pd
 import pytest
@@ -254,6 +255,40 @@ def test_a_matrix_of_one_direction_is_not_blown_up(dtype, seed):
     matrix = torch.outer(torch.randn(128, generator=generator), torch.randn(300, generator=generator))
     largest = torch.linalg.matrix_norm(optimisation.orthogonalised(matrix.to(dtype)).float(), 2)
     assert 0.7 < largest < 1.3
+
+
+@pytest.mark.parametrize("channels", [6, 96])  # the latter multiplied in bf16
+def test_muon_gives_convolutions_of_one_shape_the_updates_they_have_alone(channels):
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(channels, channels, 3, 3), (channels, 12, 3, 3), (channels, channels, 3, 3), (12, channels, 3, 3)]
+    gradients = [torch.randn(shape, generator=generator).to(memory_format=torch.channels_last) for shape in shapes]
+    work = partial(optimisation._orthogonal_updates, rms=0.2, dtype=torch.bfloat16)
+    for together, gradient in zip(work(*gradients), gradients, strict=True):
+        torch.testing.assert_close(together, *work(gradient), rtol=0, atol=0.02 * gradient.std().item())
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_muon_steps_where_float16s_gradients_are_scaled(broken):
+    def steps(scaler=None) -> list[torch.Tensor]:
+        torch.manual_seed(0)
+        model = build_model("unet", width=4, depth=2)
+        optimizer = optimisation.build_optimizer(model, UNetParameters(optimizer="muon", learning_rate=0.01))
+        for number in range(2):
+            loss = model(images).square().mean()
+            (scaler.scale(loss) if scaler else loss).backward()
+            if scaler and broken and number:
+                model.head.weight.grad[0, 0, 0, 0] = torch.inf
+            scaler.step(optimizer) if scaler else optimizer.step()
+            if scaler:
+                scaler.update()
+            optimizer.zero_grad()
+            if broken and number == 0 and not scaler:
+                break  # the second, whose gradient is infinite, is left out
+        return [each.detach() for each in model.parameters()]
+
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    for scaled, plain in zip(steps(torch.amp.GradScaler("cpu", init_scale=2.0**10)), steps(), strict=True):
+        torch.testing.assert_close(scaled, plain, rtol=1e-3, atol=1e-5)
 
 
 def test_muon_leaves_the_first_and_the_last_convolution_to_adamw():
