@@ -1,12 +1,15 @@
 """Where to compute, in which arithmetic, and in memory that is kept."""
 
 import ctypes
+import logging
 import sys
 
 import torch
 from lightning_fabric import Fabric
 
 TRIM_THRESHOLD, MMAP_MAX, ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
+
+logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # in notebooks its word on the precision looked like an error
 
 
 def open_fabric(device: str = "auto", precision: str = "auto") -> Fabric:

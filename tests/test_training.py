@@ -165,6 +165,12 @@ def test_memory_that_is_freed_is_kept_for_the_next_step():
     assert kept < given_back / 20
 
 
+def test_opening_a_device_prints_nothing_that_looks_like_a_warning():
+    code = "from petseg_lib.devices import open_fabric; print(open_fabric('cpu', 'bf16-mixed')._precision.precision)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (result.stdout, result.stderr) == ("bf16-mixed\n", "")
+
+
 def test_the_optimizer_leaves_biases_and_batchnorm_undecayed():
     model = build_model("unet", width=4, depth=2)
     decayed, undecayed = optimisation.build_optimizer(model, UNetParameters(weight_decay=0.01)).param_groups
