@@ -21,9 +21,12 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -111,11 +114,11 @@ def train(name: str, seed: int, split: str, data: str) -> dict[str, Any]:
     description = checkpoints.describe_model(p, mean, std)
     model, train_loader, in_place = tried.apply(described(name).get("tried"), model, train_loader, seed)
     wall, cpu = time.perf_counter(), time.process_time()
-    with in_place:
+    with in_place, last_epoch() as weights:
         history = training.fit(model, train_loader, valid_loader, p, run, fabric, description)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     last = copy.deepcopy(model)
-    last.load_state_dict(last_weights(run))
+    last.load_state_dict(weights)
 
     def dice(network: nn.Module) -> list[float]:
         table = evaluation.evaluate(network, dataset, parts["measured"], caches["measured"], description, fabric)
@@ -139,11 +142,23 @@ def train(name: str, seed: int, split: str, data: str) -> dict[str, Any]:
     }
 
 
-def last_weights(run: Run) -> dict[str, Tensor]:
-    """Those of a training's last epoch, where `fit` ends with those of its best; of their EMA, where there is one."""
-    state = checkpoints.load_state(run.folder / "resume" / "state.pt")
-    averaged = state.get("averaged", {})
-    return {name.removeprefix("module."): each for name, each in averaged.items() if name != "n_averaged"} or state["model"]
+@contextmanager
+def last_epoch() -> Iterator[dict[str, Tensor]]:
+    """Filled with the weights of a training's last epoch, where `fit` ends with those of its best; of their EMA, if there is one."""
+    weights: dict[str, Tensor] = {}
+    validated: list[nn.Module] = []
+
+    def measure(model: nn.Module, *arguments: Any) -> Any:
+        validated[:] = [model]
+        return measured(model, *arguments)
+
+    def load_best(run: Run, model: nn.Module) -> None:
+        weights.update(checkpoints.copied(validated[0].state_dict()))
+        loaded(run, model)
+
+    measured, loaded = training._measure, training._load_best
+    with patch.object(training, "_measure", measure), patch.object(training, "_load_best", load_best):
+        yield weights
 
 
 def load() -> list[dict[str, Any]]:

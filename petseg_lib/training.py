@@ -127,7 +127,7 @@ def fit(
         Checkpointer(run, description) as checkpointer,
         released(step),
     ):
-        while progress.epoch < parameters.epochs and not _out_of_patience(progress, parameters):
+        while not _done(progress, parameters):
             epoch, began = progress.epoch + 1, time.perf_counter()
             torch.manual_seed(parameters.seed * 1_000_003 + epoch)
             batches = islice(endless, len(train_loader))
@@ -153,7 +153,8 @@ def fit(
                 progress.best_epoch, progress.best_dice = epoch, row["valid_dice"]
             progress.epoch = epoch
             progress.history.append(row)
-            state = {name: part.state_dict() for name, part in parts.items()} | {"progress": vars(progress)}
+            to_go_on = {} if _done(progress, parameters) else parts
+            state = {name: part.state_dict() for name, part in to_go_on.items()} | {"progress": vars(progress)}
             checkpointer.keep(state, (averaged.module if averaged else model).state_dict() if better else None)
             has_grid = epoch * GRIDS // parameters.epochs > (epoch - 1) * GRIDS // parameters.epochs
             _log(writer, row, seen if has_grid else None, description)
@@ -256,8 +257,8 @@ def _means(losses: list[Tensor], counts: list[Tensor]) -> tuple[float, float]:
     return (torch.stack(losses).sum() / len(table)).item(), dice_from_counts(*table.T).mean().item()
 
 
-def _out_of_patience(progress: Progress, parameters: TrainingParameters) -> bool:
-    return 0 < parameters.patience <= progress.epoch - progress.best_epoch
+def _done(progress: Progress, parameters: TrainingParameters) -> bool:
+    return progress.epoch >= parameters.epochs or 0 < parameters.patience <= progress.epoch - progress.best_epoch
 
 
 def _line(row: dict[str, float], epochs: int, better: bool) -> str:
@@ -272,9 +273,9 @@ def _resume(run: Run, parts: dict[str, Any]) -> Progress:
     if not path.is_file():
         return Progress()
     state = load_state(path)
-    for name, part in parts.items():
-        part.load_state_dict(state[name])
-    progress = Progress(**state["progress"])
+    progress = Progress(**state.pop("progress"))
+    for name in state:  # none after the last epoch
+        parts[name].load_state_dict(state[name])
     run.write_table("history.csv", pd.DataFrame(progress.history))  # which comes after the state, and may be an epoch behind
     print(f"Going on after epoch {progress.epoch}, from {shown(path)}.", flush=True)
     return progress

@@ -80,10 +80,35 @@ def test_a_recipe_is_trained_and_measured(recipes, tiny_dataset, monkeypatch):
     assert len(entry["dice"]) == len(entry["dice_flipped"]) == 9 and all(0 <= dice <= 1 for dice in entry["dice"])
     assert entry["dice_last"] == entry["dice"]  # of one epoch
     assert entry["cpu_seconds"] > 0 and len(entry["curve"]) == 1
+    assert not (recipes.workspace() / "runs" / "recipes" / "test" / "small_3" / "resume").exists()
     recipes.keep(entry)
     recipes.keep(entry | {"dice": [1.0] * 9})
     (kept,) = recipes.load()
     assert kept["dice"] == [1.0] * 9
+
+
+@pytest.mark.parametrize("ema_decay", [0.0, 0.9])
+def test_the_last_epochs_weights_are_those_before_the_best_are_loaded(recipes, tiny_dataset, monkeypatch, ema_decay):
+    monkeypatch.setattr(recipes, "recipe", lambda name: small_training(ema_decay=ema_decay))
+    monkeypatch.setattr(recipes, "described", lambda name: {})
+    load_best, trained = recipes.training._load_best, {}
+
+    def loaded(run, model):
+        trained.update({name: each.clone() for name, each in model.state_dict().items()})
+        load_best(run, model)
+
+    monkeypatch.setattr(recipes.training, "_load_best", loaded)
+    kept, load_state_dict = {}, recipes.nn.Module.load_state_dict
+    monkeypatch.setattr(
+        recipes.nn.Module,
+        "load_state_dict",
+        lambda self, state, **options: kept.update(last=state) or load_state_dict(self, state, **options),
+    )
+    recipes.train("small", 0, "test", str(tiny_dataset()))
+    assert kept["last"].keys() == trained.keys()
+    equal = [torch.equal(each, trained[name]) for name, each in kept["last"].items() if "weight" in name]
+    assert all(equal) if ema_decay == 0 else not any(equal)
+    assert recipes.training._load_best is loaded
 
 
 @pytest.mark.parametrize("tried", ["deep_supervision", "mixup"])

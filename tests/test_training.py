@@ -92,6 +92,19 @@ def test_checkpoints_that_take_long_are_written_less_often_but_never_left_out(pe
     assert (stopped.folder / "model.safetensors").read_bytes() == (each.folder / "model.safetensors").read_bytes()
 
 
+def test_after_the_last_epoch_nothing_is_kept_to_go_on_from_and_nothing_is_trained_again(pets):
+    settings = {"patience": 1, "epochs": 50, "learning_rate": 1e-9, "ema_decay": 0.9}
+    run, history = train(pets, "runs/t/last", **settings)
+    assert len(history) < 50
+    assert checkpoints.load_state(run.folder / "resume" / "state.pt").keys() == {"progress"}
+    weights = (run.folder / "model.safetensors").read_bytes()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "_train_epoch", None)
+        again, same = train(pets, "runs/t/last", **settings)
+    pd.testing.assert_frame_equal(same, history)
+    assert not again.complete and (again.folder / "model.safetensors").read_bytes() == weights
+
+
 def test_the_thread_that_writes_has_nothing_to_compute(pets, monkeypatch):
     """Its threads of OpenMP would stand in the way of the training's."""
     save, contiguous = checkpoints.save_model, []
@@ -449,7 +462,9 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
 @pytest.mark.skipif(sys.platform == "win32", reason="a limit on the size of files is POSIX's")
 def test_a_full_disk_is_one_sentence_and_the_last_checkpoint_loads(pets):
     """In a process whose files may not pass a size that the weights fit into, and the whole state does not."""
-    run, _ = train(pets, "runs/t/full", epochs=1)
+    with pytest.raises(KeyboardInterrupt):
+        train(pets, "runs/t/full", stop_after=1)
+    run = open_small("runs/t/full")
     size, state = ((run.folder / name).stat().st_size for name in ("model.safetensors", "resume/state.pt"))
     weights = (run.folder / "model.safetensors").read_bytes()
     code = (
