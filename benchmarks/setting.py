@@ -37,8 +37,7 @@ class Sizes:
     batch_size: int = 8
     epoch_images: int = 270  # of the train split
     alone_steps: int = 8  # that stand for the steps of an epoch
-    # A large network's checkpoints are not written after each epoch: their share is seen over the report's 20 epochs, or as many
-    # as take minutes.
+    # The report's 20 epochs, or as many as take minutes: a large network's checkpoints are not written after each of them.
     epochs: dict[str, int] = field(default_factory=lambda: {"unet": 5, "resnet34_unet_report": 20})
     sample_width: int = 16
     sample_epochs: int = 5  # four at half size and one at full size, about as the profile divides them

@@ -91,13 +91,14 @@ def test_a_recipe_is_trained_and_measured(recipes, tiny_dataset, monkeypatch):
 def test_the_last_epochs_weights_are_those_before_the_best_are_loaded(recipes, tiny_dataset, monkeypatch, ema_decay):
     monkeypatch.setattr(recipes, "recipe", lambda name: small_training(ema_decay=ema_decay))
     monkeypatch.setattr(recipes, "described", lambda name: {})
-    load_best, trained = recipes.training._load_best, {}
+    measure, load_best, validated = recipes.training._measure, recipes.training._load_best, []
 
-    def loaded(run, model):
-        trained.update({name: each.clone() for name, each in model.state_dict().items()})
-        load_best(run, model)
+    def the_first_is_the_best(model, *rest):
+        validated.append({name: each.clone() for name, each in model.state_dict().items()})
+        (loss, _), seen = measure(model, *rest)
+        return (loss, 1 / len(validated)), seen
 
-    monkeypatch.setattr(recipes.training, "_load_best", loaded)
+    monkeypatch.setattr(recipes.training, "_measure", the_first_is_the_best)
     kept, load_state_dict = {}, recipes.nn.Module.load_state_dict
     monkeypatch.setattr(
         recipes.nn.Module,
@@ -105,10 +106,10 @@ def test_the_last_epochs_weights_are_those_before_the_best_are_loaded(recipes, t
         lambda self, state, **options: kept.update(last=state) or load_state_dict(self, state, **options),
     )
     recipes.train("small", 0, "test", str(tiny_dataset()))
-    assert kept["last"].keys() == trained.keys()
-    equal = [torch.equal(each, trained[name]) for name, each in kept["last"].items() if "weight" in name]
-    assert all(equal) if ema_decay == 0 else not any(equal)
-    assert recipes.training._load_best is loaded
+    first, last = validated
+    assert all(torch.equal(each, last[name]) for name, each in kept["last"].items()) and kept["last"].keys() == last.keys()
+    assert any(not torch.equal(each, first[name]) for name, each in kept["last"].items())
+    assert recipes.training._load_best is load_best and recipes.training._measure is the_first_is_the_best
 
 
 @pytest.mark.parametrize("tried", ["deep_supervision", "mixup"])
