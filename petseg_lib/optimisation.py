@@ -80,7 +80,7 @@ class Muon(_AdamW):
         for weight in weights:
             if not self.state[weight]:  # AdamW loads no state without a step
                 self.state[weight] |= {"step": torch.zeros(()), "momentum": torch.zeros_like(weight)}
-            self.state[weight]["step"] += 1
+        torch._foreach_add_([self.state[each]["step"] for each in weights], 1)  # which a GPU has after a run went on
         gradients, momenta = [each.grad for each in weights], [self.state[each]["momentum"] for each in weights]
         torch._foreach_lerp_(momenta, gradients, 1 - self.MOMENTUM)
         updates = self._updates(*torch._foreach_lerp(gradients, momenta, self.MOMENTUM))

@@ -115,7 +115,7 @@ def fit(
     schedule = build_schedule(optimizer, parameters, parameters.epochs * steps)
     averaged = MovingAverage(model, parameters.ema_decay) if parameters.ema_decay else None
     parts = {"model": model, "optimizer": optimizer, "schedule": schedule} | ({"averaged": averaged} if averaged else {})
-    progress = _resume(run, parts)
+    progress = _resume(run, parts, parameters)
     evaluated = fabric.setup_module(averaged.module, move_to_device=False) if averaged else wrapped
     loss_of = build_loss(parameters.loss)
     step = build_step(wrapped, optimizer, loss_of, fabric, parameters)
@@ -268,14 +268,14 @@ def _line(row: dict[str, float], epochs: int, better: bool) -> str:
     )
 
 
-def _resume(run: Run, parts: dict[str, Any]) -> Progress:
+def _resume(run: Run, parts: dict[str, Any], parameters: TrainingParameters) -> Progress:
     path = run.folder / "resume" / "state.pt"
     if not path.is_file():
         return Progress()
     state = load_state(path)
-    progress = Progress(**state.pop("progress"))
-    for name in state:  # none after the last epoch
-        parts[name].load_state_dict(state[name])
+    progress = Progress(**state["progress"])
+    for name, part in ({} if _done(progress, parameters) else parts).items():
+        part.load_state_dict(state[name])
     run.write_table("history.csv", pd.DataFrame(progress.history))  # which comes after the state, and may be an epoch behind
     print(f"Going on after epoch {progress.epoch}, from {shown(path)}.", flush=True)
     return progress
