@@ -21,8 +21,8 @@ DRAWN = (
     "resnet_report",
     "unet_short_muon_constant",
     "resnet_short_muon_stem",
-    "unet_160",
-    "resnet_180",
+    "unet_sample",
+    "resnet_sample",
     "unet_480_constant",
 )
 
