@@ -166,7 +166,7 @@ def _row(setting: Setting, network: str, parameters: TrainingParameters, taken: 
             f"its steps alone are {spread(quotient(taken[REPORT], taken[STEPS_ALONE]))['median']:.2f} x as fast as the report's epoch",
             "beside the steps: "
             + ", ".join(f"{words} {spread(ours.parts[name])['median']:.2f} s" for name, words in WORDS.items())
-            + f"; no state to go on from falls due in so short a training, in a longer one they take up to {WRITING_SHARE:.0%} of the time",
+            + f"; what a run goes on from is written whenever it is due, for up to {WRITING_SHARE:.0%} of the time, and not after the last epoch",
         ],
     )
 
