@@ -67,7 +67,7 @@ def _wide_training(setting: Setting, network: str) -> Row:
     measures = {
         "ours": step,
         PLAIN_ADAM: timed(_step(setting, p, optimizer_of=_plain_adam)),
-        NOT_WINOGRAD: _without(step, convolutions, "WINOGRAD_FROM", ()),
+        NOT_WINOGRAD: _without(step, convolutions, "WINOGRAD_FROM", {}),
         TRANSPOSED: _without(step, *DOUBLING),
     }
     if network == "resnet34_unet_report":

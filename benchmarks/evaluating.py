@@ -9,6 +9,7 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from benchmarks.epochs import OurEpochs
+from benchmarks.plain_networks import with_pytorchs_convolutions
 from benchmarks.report_way import report_inference, report_loader
 from benchmarks.rows import Row, build_row, in_rounds, speed_over, target
 from benchmarks.setting import REPORT_NETWORKS, TITLES, Setting
@@ -34,21 +35,22 @@ def _row(setting: Setting, network: str) -> Row:
     dataset = setting.dataset(setting.sizes.evaluated)
     pets = dataset.split("test")
     cache = open_cache(dataset, pets, size, setting.caches)
-    report_model = nn.Sequential(copy.deepcopy(model), nn.Sigmoid()).to(setting.device)
+    plain = with_pytorchs_convolutions(copy.deepcopy(model))
+    report_model = nn.Sequential(copy.deepcopy(plain), nn.Sigmoid()).to(setting.device)
     loader = report_loader(dataset, pets, size, train=False, batch_size=batch_size)
     fabric = training.start(parameters)
 
-    def ours(fabric: Fabric) -> pd.DataFrame:
+    def measured(model: nn.Module, fabric: Fabric) -> pd.DataFrame:
         return dice_table(evaluate(model, dataset, pets, cache, description, fabric, batch_size), batch_size)
 
     measures = {
-        "ours": timed(lambda: ours(fabric), setting.device),
+        "ours": timed(lambda: measured(model, fabric), setting.device),
         REPORT: as_usual(timed(lambda: report_inference(report_model, loader, setting.device), setting.device)),
         FORWARD: timed(_forward_passes(model, cache, description, fabric, batch_size), setting.device),
     }
     taken = alternate(f"evaluation of {TITLES[network]}", measures, setting.sizes.slow_rounds)
     exact = Fabric(accelerator=setting.device, devices=1, precision="32-true")
-    difference = np.abs(ours(fabric)["value"].to_numpy() - ours(exact)["value"].to_numpy()).max()
+    difference = np.abs(measured(model, fabric)["value"].to_numpy() - measured(plain, exact)["value"].to_numpy()).max()
     conditions = f"{in_rounds(setting.sizes.slow_rounds)} of {len(pets)} photographs of the test split; {size} px, width {parameters.width}"
     return _judged(
         network, taken, difference, f"{conditions}; ours also counts at the photographs' own size, under every border policy"

@@ -34,11 +34,12 @@ def load_eager(path: str, device: str):
     import safetensors
     from safetensors.torch import load_file
 
+    from benchmarks.plain_networks import with_pytorchs_convolutions
     from petseg_lib.models import build_model
 
     with safetensors.safe_open(path, framework="pt") as file:
         description = json.loads(file.metadata()["petseg"])
-    model = build_model(description["model"], **description["settings"])
+    model = with_pytorchs_convolutions(build_model(description["model"], **description["settings"]))
     model.load_state_dict(load_file(path))
     return model.to(device).eval(), description
 

@@ -21,9 +21,9 @@ from torch.utils.tensorboard import SummaryWriter
 from torchvision.utils import make_grid
 from tqdm.std import tqdm
 
+from benchmarks.plain_networks import with_pytorchs_convolutions
 from petseg_lib.data.pets import Pet, PetDataset
 from petseg_lib.data.statistics import REPORT_MEAN, REPORT_STD
-from petseg_lib.models.convolutions import Conv3x3, UpConv2x2
 
 BACKGROUND = 2
 BATCH_SIZE = 8
@@ -73,10 +73,7 @@ class ReportTraining:
 
     def __init__(self, network: nn.Module, device: str, log_folder: Path) -> None:
         self.device = device
-        for layer in network.modules():
-            if isinstance(layer, Conv3x3 | UpConv2x2):
-                layer.__class__ = type(layer).__base__  # PyTorch's own: ours are faster in training on a CPU
-        self.model = nn.Sequential(network, nn.Sigmoid()).to(device)
+        self.model = nn.Sequential(with_pytorchs_convolutions(network), nn.Sigmoid()).to(device)
         self.cross_entropy = nn.BCEWithLogitsLoss()
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-4, weight_decay=2e-4)
         self.writer = SummaryWriter(log_folder)

@@ -34,12 +34,11 @@ def for_inference(model: nn.Module, fabric: Fabric) -> nn.Module:
         return model
     dtype = torch.bfloat16 if fabric._precision.precision == "bf16-mixed" else None
     model = fold_batchnorm(model, dtype).requires_grad_(False).to(memory_format=torch.channels_last)
-    if dtype is not None:  # once, and not in every pass
-        for layer in model.modules():
-            if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
-                layer.to(dtype)
-            if isinstance(layer, Conv3x3):
-                layer.keep_filters()
+    for layer in model.modules():  # once, and not in every pass
+        if dtype is not None and isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            layer.to(dtype)
+        if isinstance(layer, Conv3x3):
+            layer.keep_filters()
     prepared = fabric.setup_module(model).eval()
     _PREPARED.add(prepared)
     return prepared

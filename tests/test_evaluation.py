@@ -45,8 +45,12 @@ def test_how_many_images_go_through_together_moves_no_logit(measured, monkeypatc
     model = build_model("unet", width=4, depth=4)  # 3 x 3 px at its bottleneck
     fabric = Fabric(accelerator="cpu", devices=1, precision=precision)
     monkeypatch.setattr(convolutions, "MANY_WEIGHTS", 0)
-    monkeypatch.setattr(convolutions, "WINOGRAD_FROM", ((4, 0, 0), (2, 0, 0)))
-    monkeypatch.setattr(convolutions, "_winograd_pays", lambda: True)
+    always = ((4, 0, 0), (2, 0, 0))
+    monkeypatch.setattr(convolutions, "WINOGRAD_FROM", dict.fromkeys((torch.float32, torch.bfloat16), always))
+    monkeypatch.setattr(convolutions, "_capabilities", lambda: {"avx2": True})
+    monkeypatch.setattr(convolutions, "_winograd_pays", lambda dtype: True)
+    prepared = [layer for layer in inference.for_inference(model, fabric).modules() if isinstance(layer, convolutions.Conv3x3)]
+    assert prepared and all(layer.filters == {} for layer in prepared), "transformed once, in the first pass"
     logits, sizes = [], []
     for images in (1, len(cache)):
         monkeypatch.setattr(inference, "images_a_pass", lambda *_, images=images: images)

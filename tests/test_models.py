@@ -1,7 +1,7 @@
 """The contract that every network passes, and the numbers that its name promises."""
 
+import copy
 import math
-from functools import partial
 from unittest.mock import patch
 
 import pytest
@@ -260,26 +260,74 @@ def test_folding_batchnorm_changes_no_logit(name, variant):
     assert any(isinstance(layer, nn.BatchNorm2d) for layer in model.modules())
 
 
+AVX2, AVX512 = {"avx2": True}, {"avx2": True, "avx512_f": True, "avx512_bf16": True}
+by_products = pytest.mark.parametrize(("dtype", "capabilities"), [(torch.bfloat16, AVX512), (torch.float32, AVX2)])
+
+
+def passes_of(layer, x, dtype, upstream):
+    """What a layer gives, and its gradients, of x in a precision."""
+    given = x.to(dtype, memory_format=torch.channels_last).detach().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        y = layer(given)
+    layer.zero_grad()
+    y.backward(upstream.to(y.dtype))
+    return [y.detach(), given.grad, *(each.grad.clone() for each in layer.parameters())]
+
+
+def assert_rounded_alike(results, exact, most):
+    for rounded, expected in zip(results, exact, strict=True):
+        assert rounded.shape == expected.shape
+        assert rounded.ndim != 4 or rounded.is_contiguous(memory_format=torch.channels_last)
+        assert (rounded.float() - expected).norm() < most * expected.norm()
+
+
+def oneDNN_convolves(layer, x):
+    with FlopCounterMode(display=False) as counter:
+        layer(x)
+    return "aten.convolution" in {str(each) for each in counter.get_flop_counts()["Global"]}
+
+
+@by_products
 @pytest.mark.parametrize(("height", "width", "stride"), [(4, 4, 1), (4, 4, 2), (5, 3, 2), (1, 6, 1)])
-def test_a_convolution_of_few_pixels_is_the_same_as_a_matrix_product(monkeypatch, height, width, stride):
+def test_a_convolution_of_few_pixels_is_the_same_as_a_matrix_product(monkeypatch, dtype, capabilities, height, width, stride):
     torch.manual_seed(0)
+    monkeypatch.setattr(convolutions, "_capabilities", lambda: capabilities)
     convolution = convolutions.Conv3x3(24, 40, stride).to(memory_format=torch.channels_last)
-    x = torch.randn(2, 24, height, width).to(torch.bfloat16)
-    results = []
+    exact = nn.Conv2d(24, 40, 3, stride, padding=1).to(memory_format=torch.channels_last)
+    exact.load_state_dict({name: each.to(dtype).float() for name, each in convolution.state_dict().items()})
+    x = torch.randn(2, 24, height, width).to(dtype).float()
+    upstream = torch.randn(2, 40, -(-height // stride), -(-width // stride)).to(dtype).float()
     for many in (0, math.inf):
         monkeypatch.setattr(convolutions, "MANY_WEIGHTS", many)
-        given = x.clone(memory_format=torch.channels_last).requires_grad_()
-        convolution.zero_grad()
-        with torch.autocast("cpu", torch.bfloat16), FlopCounterMode(display=False) as counter:
-            y = convolution(given)
-        assert ("aten.convolution" in {str(each) for each in counter.get_flop_counts()["Global"]}) == (many > 0)
-        torch.manual_seed(1)
-        y.backward(torch.randn(y.shape).to(torch.bfloat16))
-        assert y.shape[2:] == (-(-height // stride), -(-width // stride)) and y.is_contiguous(memory_format=torch.channels_last)
-        results.append([y, given.grad, convolution.weight.grad, convolution.bias.grad])
-    for product, expected in zip(*results, strict=True):
-        assert product.shape == expected.shape and product.dtype == expected.dtype
-        assert (product - expected).norm() < 0.003 * expected.norm(), "each is rounded to bf16 once, after its sum"
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            assert oneDNN_convolves(convolution, x.to(dtype)) == (many > 0)
+    monkeypatch.setattr(convolutions, "MANY_WEIGHTS", 0)
+    results = passes_of(convolution, x, dtype, upstream)
+    # to bf16 once, after its sum
+    assert_rounded_alike(results, passes_of(exact, x, torch.float32, upstream), 0.003 if dtype == torch.bfloat16 else 1e-6)
+
+
+@pytest.mark.parametrize("channels", [3, 8])
+@pytest.mark.parametrize(("height", "width", "stride"), [(8, 6, 2), (5, 7, 2), (4, 4, 1)])
+def test_a_strided_convolution_of_single_pixels_asks_oneDNN_for_no_stride_where_it_is_wrong(channels, height, width, stride):
+    torch.manual_seed(0)
+    ours = convolutions.Conv1x1(channels, 10, stride).double()  # computed by another way than oneDNN's
+    plain = copy.deepcopy(ours)
+    plain.__class__ = nn.Conv2d
+    x = torch.randn(2, channels, height, width, dtype=torch.float64, requires_grad=True)
+    with patch.object(F, "conv2d", wraps=F.conv2d) as called:
+        results = ours(x)
+    (call,) = called.call_args_list
+    assert (call.args[0].shape[-2:] == results.shape[-2:]) == (channels < 8 or stride == 1)
+    expected = plain(x)
+    torch.testing.assert_close(results, expected)
+    upstream = torch.randn_like(expected)
+    for ours_grad, plain_grad in zip(
+        torch.autograd.grad(results, [x, *ours.parameters()], upstream),
+        torch.autograd.grad(expected, [x, *plain.parameters()], upstream),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours_grad, plain_grad)
 
 
 @pytest.mark.parametrize(("side", "height", "width"), [(2, 6, 4), (2, 2, 2), (2, 2, 8), (4, 8, 4), (4, 4, 4), (4, 4, 12)])
@@ -310,47 +358,35 @@ def test_winograds_way_rounds_as_little_as_its_points_allow(monkeypatch, side, m
     assert winograd.convolve(x[:0], filters, side, bias).shape == (0, 36, 32, 40)
 
 
-def oneDNN_convolves(layer, x):
-    with FlopCounterMode(display=False) as counter:
-        layer(x)
-    return "aten.convolution" in {str(each) for each in counter.get_flop_counts()["Global"]}
-
-
+@by_products
 @pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize(("channels", "height", "width", "side"), [(128, 16, 20, 4), (256, 8, 10, 2), (256, 16, 18, 2)])
-def test_a_convolution_of_many_channels_takes_winograds_way(monkeypatch, bias, channels, height, width, side):
+@pytest.mark.parametrize(("fewer", "height", "width", "side"), [(False, 16, 20, 4), (True, 8, 10, 2), (True, 16, 18, 2)])
+def test_a_convolution_of_many_channels_takes_winograds_way(monkeypatch, dtype, capabilities, bias, fewer, height, width, side):
     torch.manual_seed(0)
-    monkeypatch.setattr(convolutions, "_winograd_pays", lambda: True)
+    monkeypatch.setattr(convolutions, "_capabilities", lambda: capabilities)
+    channels = (64 if dtype == torch.float32 else 128) * (1 + fewer)
     convolution = convolutions.Conv3x3(channels, channels + 8, bias=bias).to(memory_format=torch.channels_last)
-    x = torch.randn(2, channels, height, width).to(torch.bfloat16, memory_format=torch.channels_last)
+    x = torch.randn(2, channels, height, width)
     upstream = torch.randn(2, channels + 8, height, width)
-    results = []
-    for kind in (torch.bfloat16, torch.float32):
-        given = x.to(kind).detach().requires_grad_()
-        convolution.zero_grad()
-        with torch.autocast("cpu", torch.bfloat16, enabled=kind == torch.bfloat16):
-            assert oneDNN_convolves(convolution, given) == (kind == torch.float32)
-            with patch.object(convolutions.Winograd, "apply", wraps=convolutions.Winograd.apply) as called:
-                y = convolution(given)
-            assert [call.args[-1] for call in called.call_args_list] == ([side] if kind == torch.bfloat16 else [])
-        y.backward(upstream.to(y.dtype))
-        assert y.is_contiguous(memory_format=torch.channels_last)
-        assert given.grad.is_contiguous(memory_format=torch.channels_last)
-        assert convolution.weight.grad.is_contiguous(memory_format=torch.channels_last)
-        results.append([y, given.grad, *(each.grad for each in convolution.parameters())])
-    for rounded, expected in zip(*results, strict=True):
-        assert rounded.shape == expected.shape
-        assert (rounded - expected).norm() < 0.02 * expected.norm()
-    with torch.autocast("cpu", torch.bfloat16):
-        assert convolution(x[:0]).shape == (0, channels + 8, height, width)
+    with patch.object(convolutions.Winograd, "apply", wraps=convolutions.Winograd.apply) as called:
+        results = passes_of(convolution, x, dtype, upstream)
+    assert [call.args[-1] for call in called.call_args_list] == [side]
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        assert not oneDNN_convolves(convolution, x.to(dtype))
+        assert convolution(x[:0].to(dtype)).shape == (0, channels + 8, height, width)
+    monkeypatch.setattr(convolutions, "_capabilities", dict)
+    assert oneDNN_convolves(convolution, x)
+    exact = passes_of(convolution, x, torch.float32, upstream)
+    assert_rounded_alike(results, exact, 0.02 if dtype == torch.bfloat16 else 1e-5)
 
 
+@by_products
 @pytest.mark.parametrize("bias", [False, True])
-def test_filters_are_transformed_once_where_they_no_longer_change(monkeypatch, bias):
+def test_filters_are_transformed_once_where_they_no_longer_change(monkeypatch, dtype, capabilities, bias):
     torch.manual_seed(0)
-    monkeypatch.setattr(convolutions, "_winograd_pays", lambda: True)
-    convolution = convolutions.Conv3x3(256, 256, bias=bias).to(torch.bfloat16, memory_format=torch.channels_last)
-    small, large = (torch.randn(2, 256, side, side).to(torch.bfloat16) for side in (10, 16))
+    monkeypatch.setattr(convolutions, "_capabilities", lambda: capabilities)
+    convolution = convolutions.Conv3x3(256, 256, bias=bias).to(dtype, memory_format=torch.channels_last)
+    small, large = (torch.randn(2, 256, side, side).to(dtype) for side in (10, 16))
     with torch.no_grad():
         expected = [convolution(x) for x in (small, large)]
         convolution.keep_filters()
@@ -376,7 +412,7 @@ def test_filters_are_transformed_once_where_they_no_longer_change(monkeypatch, b
     ],
 )
 def test_other_convolutions_are_oneDNNs(monkeypatch, inputs, outputs, height, width, stride, pays):
-    monkeypatch.setattr(convolutions, "_winograd_pays", lambda: pays)
+    monkeypatch.setattr(convolutions, "_winograd_pays", lambda dtype: pays)
     convolution = convolutions.Conv3x3(inputs, outputs, stride, bias=False)
     x = torch.zeros(1, inputs, height, width, dtype=torch.bfloat16)
     with torch.autocast("cpu", torch.bfloat16):
@@ -384,45 +420,53 @@ def test_other_convolutions_are_oneDNNs(monkeypatch, inputs, outputs, height, wi
 
 
 @pytest.mark.parametrize(
-    ("capabilities", "expected"),
-    [({"avx512_bf16": True}, True), ({"avx512_bf16": True, "amx_bf16": True}, False), ({"avx2": True}, False), ({}, False)],
+    ("capabilities", "in_bf16", "in_float32"),
+    [(AVX512, True, False), (AVX512 | {"amx_bf16": True}, False, False), (AVX2, False, True), ({}, False, False)],
 )
-def test_winograds_way_is_for_processors_that_multiply_bf16_in_vectors(monkeypatch, capabilities, expected):
+def test_winograds_way_is_for_processors_that_multiply_in_vectors(monkeypatch, capabilities, in_bf16, in_float32):
     monkeypatch.setattr(convolutions, "_capabilities", lambda: capabilities)
-    assert convolutions._winograd_pays() is expected
+    assert convolutions._winograd_pays(torch.bfloat16) is in_bf16
+    assert convolutions._winograd_pays(torch.float32) is in_float32
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("capabilities", "cast"), [(AVX2, False), (AVX2, True), (AVX512, False), ({}, False)])
+def test_float32_is_oneDNNs_but_with_avx2_and_no_more(monkeypatch, capabilities, cast):
+    monkeypatch.setattr(convolutions, "_capabilities", lambda: capabilities)
+    monkeypatch.setattr(convolutions, "MANY_WEIGHTS", 0)
+    layers = {convolutions.Conv3x3(64, 64): 16, convolutions.Conv3x3(8, 8): 4, convolutions.UpConv2x2(8, 8): 8}
+    for layer, side in layers.items():
+        for dtype in (torch.float32, torch.float64):
+            x = torch.zeros(1, layer.in_channels, side, side, dtype=dtype)
+            with torch.autocast("cpu", torch.float16, enabled=cast):
+                ours = dtype == torch.float32 and capabilities == AVX2 and not cast
+                assert oneDNN_convolves(layer.to(dtype), x) != ours
+
+
+@pytest.mark.parametrize(("dtype", "capabilities"), [(torch.bfloat16, AVX512), (torch.float32, AVX512), (torch.float32, AVX2)])
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize(("height", "width"), [(4, 4), (5, 7)])
-def test_doubling_is_a_transposed_convolution_and_so_are_its_gradients(dtype, bias, height, width):
+def test_doubling_is_a_transposed_convolution_and_so_are_its_gradients(monkeypatch, dtype, capabilities, bias, height, width):
     torch.manual_seed(0)
+    monkeypatch.setattr(convolutions, "_capabilities", lambda: capabilities)
     ours = convolutions.UpConv2x2(6, 10, bias=bias).to(memory_format=torch.channels_last)
-    x = torch.randn(3, 6, height, width).to(dtype, memory_format=torch.channels_last)
+    x = torch.randn(3, 6, height, width)
     upstream = torch.randn(3, 10, 2 * height, 2 * width)
-    results = []
-    for convolve, kind in [(ours, dtype), (partial(nn.ConvTranspose2d.forward, ours), torch.float32)]:
-        given = x.to(kind).detach().requires_grad_()
-        ours.zero_grad()
-        with torch.autocast("cpu", torch.bfloat16, enabled=kind == torch.bfloat16):
-            few = height * width <= 16
-            assert oneDNN_convolves(convolve, given) == (kind == torch.float32 or not (bias or few))
-            y = convolve(given)
-            with torch.no_grad():
-                assert oneDNN_convolves(convolve, given) == (kind == torch.float32 or not few)
-                measured = convolve(given)
-        y.backward(upstream.to(y.dtype))
-        assert y.is_contiguous(memory_format=torch.channels_last)
-        assert ours.weight.grad.is_contiguous(memory_format=torch.channels_last)
-        results.append([y, measured, given.grad, *(each.grad for each in ours.parameters())])
-    for rounded, expected in zip(*results, strict=True):
-        assert rounded.shape == expected.shape and rounded.dtype in (dtype, torch.float32)
-        assert (rounded - expected).norm() < (1e-6 if dtype == torch.float32 else 5e-3) * expected.norm()
+    plain = copy.deepcopy(ours)
+    plain.__class__ = nn.ConvTranspose2d
+    few, product = height * width <= 16, dtype == torch.bfloat16 or capabilities == AVX2
     with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
-        assert ours(x[:0]).shape == (0, 10, 2 * height, 2 * width)
+        assert oneDNN_convolves(ours, x.to(dtype)) == (not product or not (bias or few))
+        with torch.no_grad():
+            assert oneDNN_convolves(ours, x.to(dtype)) == (not product or not few)
+            measured = ours(x.to(dtype, memory_format=torch.channels_last))
+        assert ours(x[:0].to(dtype)).shape == (0, 10, 2 * height, 2 * width)
+    results, exact = passes_of(ours, x, dtype, upstream), passes_of(plain, x, torch.float32, upstream)
+    assert all(each.dtype in (dtype, torch.float32) for each in results)
+    assert_rounded_alike([*results, measured], [*exact, exact[0]], 1e-6 if dtype == torch.float32 else 5e-3)
 
 
-def test_the_bias_of_a_doubling_is_left_out_of_oneDNNs_in_training():
+def test_the_bias_of_a_doubling_is_left_out_of_oneDNNs_in_training(monkeypatch):
+    monkeypatch.setattr(convolutions, "_capabilities", lambda: AVX512)
     up = convolutions.UpConv2x2(4, 4)
     for trained in (True, False):
         with torch.set_grad_enabled(trained), patch.object(F, "conv_transpose2d", wraps=F.conv_transpose2d) as called:

@@ -11,12 +11,15 @@ from petseg_lib.models.winograd import Winograd, convolve, filters_at_points
 
 FEW_PIXELS, MANY_WEIGHTS = 4 * 4, 256 * 512 * 9  # of an image: a matrix product is faster on a CPU for 1 to 32 of them
 # The side of Winograd's tiles, and the channels, in and out, and pixels of an image from which on they pay.
-WINOGRAD_FROM = ((4, 128, 16 * 16), (2, 256, 8 * 8))
+WINOGRAD_FROM = {
+    torch.bfloat16: ((4, 128, 16 * 16), (2, 256, 8 * 8)),
+    torch.float32: ((4, 64, 16 * 16), (2, 128, 8 * 8)),
+}
 
 
 class Conv3x3(nn.Conv2d):
-    """A padded convolution, 3x3. In bf16 a CPU computes that of few pixels by many weights as one matrix product, and that of
-    many channels by many pixels in Winograd's way.
+    """A padded convolution, 3x3. Where `_products_pay`, a CPU computes that of few pixels by many weights as one matrix product,
+    and that of many channels by many pixels in Winograd's way.
 
     Of few pixels, reading the weights is most of the work, and oneDNN's convolution reads and writes them several times. How
     many images there are chooses no way, so that no image is rounded otherwise than in a batch of others.
@@ -29,21 +32,21 @@ class Conv3x3(nn.Conv2d):
     def keep_filters(self) -> None:
         """Transform the filters for Winograd's way once, and not in every pass: for weights that no longer change.
 
-        Passes with gradients do not use them. They take up to four times the memory of the weights in bf16.
+        Passes with gradients do not use them. They take up to four times the memory of the weights in the pass' precision.
         """
         self.filters = {}
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride))."""
-        if x.device.type != "cpu" or x.dtype != torch.bfloat16:
+        if not _products_pay(x):
             return super().forward(x)
         stride = self.stride[0]
         height, width = (-(-side // stride) for side in x.shape[-2:])
         if height * width <= FEW_PIXELS and self.weight.numel() >= MANY_WEIGHTS:
             weight = self.weight.permute(0, 2, 3, 1).flatten(1)  # which copies nothing where channels lie last
             return F.linear(_Windows.apply(x.permute(0, 2, 3, 1), stride), weight, self.bias).permute(0, 3, 1, 2)
-        tile = self._tile(height, width)
-        if stride > 1 or tile is None or not _winograd_pays():
+        tile = self._tile(x.dtype, height, width)
+        if stride > 1 or tile is None or not _winograd_pays(x.dtype):
             return super().forward(x)
         pixels = x.permute(0, 2, 3, 1)
         if torch.is_grad_enabled():
@@ -58,20 +61,36 @@ class Conv3x3(nn.Conv2d):
             self.filters[tile] = filters_at_points(self.weight, tile, dtype)
         return self.filters[tile]
 
-    def _tile(self, height: int, width: int) -> int | None:
+    def _tile(self, dtype: torch.dtype, height: int, width: int) -> int | None:
         """The side of Winograd's tiles that is the fastest; None: a convolution is."""
-        for tile, channels, pixels in WINOGRAD_FROM:
+        for tile, channels, pixels in WINOGRAD_FROM.get(dtype, ()):
             many = min(self.in_channels, self.out_channels) >= channels and height * width >= pixels
             if many and height % tile == width % tile == 0:
                 return tile
         return None
 
 
+class Conv1x1(nn.Conv2d):
+    """A convolution, 1x1. Of fewer than 8 channels, with a stride, oneDNN writes beyond its memory on processors with AVX2 alone
+    (the weights' gradient, PyTorch 2.14): on a CPU the pixels that such a stride passes over are left out before it.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1, bias: bool = True) -> None:
+        super().__init__(in_channels, out_channels, 1, stride=stride, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride))."""
+        if x.device.type != "cpu" or self.in_channels >= 8:
+            return super().forward(x)
+        stride = self.stride[0]
+        return F.conv2d(x[..., ::stride, ::stride], self.weight, self.bias)
+
+
 class UpConv2x2(nn.ConvTranspose2d):
     """A transposed convolution, 2x2 with stride 2, which doubles the resolution.
 
     On a CPU the bias' gradient takes more than half of the time of oneDNN's, which is therefore trained without it, the bias
-    added to what it gives. In bf16 a matrix product is faster yet, and for few pixels always.
+    added to what it gives. Where `_products_pay`, a matrix product is faster yet, and for few pixels always.
     """
 
     def __init__(self, in_channels: int, out_channels: int, bias: bool = True) -> None:
@@ -81,7 +100,7 @@ class UpConv2x2(nn.ConvTranspose2d):
         """(N, in_channels, H, W) -> (N, out_channels, 2H, 2W)."""
         count, _, height, width = x.shape
         trained_bias = self.bias is not None and torch.is_grad_enabled()
-        if x.device.type == "cpu" and x.dtype == torch.bfloat16 and (trained_bias or height * width <= FEW_PIXELS):
+        if _products_pay(x) and (trained_bias or height * width <= FEW_PIXELS):
             weight = self.weight.permute(2, 3, 1, 0).flatten(0, 2)
             squares = F.linear(x.permute(0, 2, 3, 1), weight, None if self.bias is None else self.bias.repeat(4))
             squares = squares.view(count, height, width, 2, 2, self.out_channels)
@@ -92,13 +111,29 @@ class UpConv2x2(nn.ConvTranspose2d):
         return super().forward(x)
 
 
-def _winograd_pays() -> bool:
-    """Whether a processor multiplies bf16 by vector instructions: by matrix ones (AMX) there is too little time to save.
+def _products_pay(x: Tensor) -> bool:
+    """Whether a CPU outruns oneDNN's convolutions by matrix products: in bf16, and in float32 with AVX2 and no AVX-512."""
+    if x.device.type != "cpu" or x.dtype != torch.float32:
+        return x.device.type == "cpu" and x.dtype == torch.bfloat16
+    return _only_avx2() and not torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling()
+
+
+def _winograd_pays(dtype: torch.dtype) -> bool:
+    """Whether a processor multiplies by vector instructions: bf16 by matrix ones (AMX) leaves too little time to save.
 
     inductor is left to do its own.
     """
+    if torch.compiler.is_compiling():
+        return False
     capabilities = _capabilities()
-    return bool(capabilities.get("avx512_bf16")) and not capabilities.get("amx_bf16") and not torch.compiler.is_compiling()
+    if dtype == torch.float32:
+        return _only_avx2()
+    return bool(capabilities.get("avx512_bf16")) and not capabilities.get("amx_bf16")
+
+
+def _only_avx2() -> bool:
+    capabilities = _capabilities()
+    return bool(capabilities.get("avx2")) and not capabilities.get("avx512_f")
 
 
 @cache

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from petseg_lib.config import ParameterError, workspace
 from petseg_lib.models.blocks import DoubleConv, SegmentationNetwork, UNetDecoder
-from petseg_lib.models.convolutions import Conv3x3, UpConv2x2
+from petseg_lib.models.convolutions import Conv1x1, Conv3x3, UpConv2x2
 
 STAGE_BLOCKS = (3, 4, 6, 3)
 
@@ -27,7 +27,7 @@ class ResidualBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(channels)
         self.downsample = None
         if stride != 1 or in_channels != channels:
-            shortcut = nn.Conv2d(in_channels, channels, 1, stride=stride, bias=False)
+            shortcut = Conv1x1(in_channels, channels, stride, bias=False)
             self.downsample = nn.Sequential(shortcut, nn.BatchNorm2d(channels))
         self.relu_before_addition = relu_before_addition
 
