@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from benchmarks.rows import Row, build_row, in_rounds
 from benchmarks.setting import REPORT_NETWORKS, TITLES, Setting
-from benchmarks.steps import ENDLESS, random_batch
+from benchmarks.steps import ENDLESS, precision_of, random_batch
 from benchmarks.timing import Measure, alternate, timed
 from petseg_lib import training
 from petseg_lib.config import TrainingParameters
@@ -21,6 +21,7 @@ from petseg_lib.models import build_model, convolutions
 from petseg_lib.models.folding import fold_batchnorm
 from petseg_lib.optimisation import build_optimizer, build_schedule, build_step, is_hidden
 
+SINGLE = "32-true"
 FLOAT32, PLANES, COMPILED = "in float32", "channels first", "compiled by inductor"
 EAGER = "started by Python, not recorded"
 ADAMW, UNFUSED = "with AdamW for Muon", "with AdamW that is not fused"
@@ -46,11 +47,12 @@ def _training(setting: Setting, network: str) -> Row:
     p, adamw = _parameters(setting, network), _parameters(setting, network, optimizer="adamw")
     measures = {
         "ours": timed(_step(setting, p), setting.device),
-        FLOAT32: timed(_step(setting, _parameters(setting, network, precision="32-true")), setting.device),
         PLANES: timed(_step(setting, p, memory_format=torch.contiguous_format), setting.device),
         ADAMW: timed(_step(setting, adamw), setting.device),
         UNFUSED: timed(_step(setting, adamw, fused=False), setting.device),
     }
+    if precision_of(setting) != SINGLE:
+        measures[FLOAT32] = timed(_step(setting, _parameters(setting, network, precision=SINGLE)), setting.device)
     if setting.device == "cuda":
         measures[EAGER] = timed(_step(setting, _parameters(setting, network, cuda_graphs=False)), setting.device)
     else:
@@ -91,13 +93,13 @@ def _plain_adam(model: nn.Module, p: TrainingParameters) -> torch.optim.Optimize
 
 def _inference(setting: Setting, network: str) -> Row:
     p = _parameters(setting, network)
-    single = _parameters(setting, network, precision="32-true")
     measures = {
         "ours": timed(_forward(setting, p), setting.device),
-        FLOAT32: timed(_forward(setting, single), setting.device),
         UNFOLDED: timed(_forward(setting, p, prepare=nn.Module.eval), setting.device),
         PLANES: timed(_forward(setting, p, memory_format=torch.contiguous_format), setting.device),
     }
+    if precision_of(setting) != SINGLE:
+        measures[FLOAT32] = timed(_forward(setting, _parameters(setting, network, precision=SINGLE)), setting.device)
     return _row(setting, network, "forward passes of a batch", p, measures)
 
 
@@ -177,8 +179,11 @@ def _forward(
     prepare: Callable[[nn.Module], nn.Module] = fold_batchnorm,
 ) -> Callable[[], None]:
     fabric = training.start(p)
-    model = copy.deepcopy(build_model(p.model, **p.model_settings()))
-    wrapped = fabric.setup_module(prepare(model).to(memory_format=memory_format)).eval()
+    model = prepare(copy.deepcopy(build_model(p.model, **p.model_settings())))
+    for layer in model.modules():
+        if isinstance(layer, convolutions.Conv3x3):
+            layer.keep_filters()
+    wrapped = fabric.setup_module(model.to(memory_format=memory_format)).eval()
     image = random_batch(p.batch_size, p.image_size, setting.device).image.contiguous(memory_format=memory_format)
 
     def forward() -> None:

@@ -1,16 +1,20 @@
 """The benchmark suite, at sizes that prove nothing about speed: every row is measured, and every target judged."""
 
+import copy
 import io
 import json
 import math
 from contextlib import redirect_stdout
 from importlib import import_module
+from unittest.mock import patch
 
 import nbformat
 import pytest
+import torch
 from nbformat.v4 import new_code_cell, new_notebook
 
 from petseg_lib.data.pets import load_pets
+from petseg_lib.models import build_model, convolutions
 from petseg_lib.profiles import REPOSITORY
 
 PICTURE = """\
@@ -67,6 +71,22 @@ def test_a_quick_run_measures_every_row_and_judges_every_target(suite, light, ti
             (line,) = [line for line in report.splitlines() if line.startswith(f"| {target['what']} |")]
             assert line.endswith("| met |" if target["met"] else "| **not met** |")
     assert "nothing about speed" in report and str(tmp_path) not in report
+
+
+def test_rivals_have_pytorchs_convolutions(suite, monkeypatch):
+    plain_networks = import_module("benchmarks.plain_networks")
+    monkeypatch.setattr(convolutions, "_capabilities", lambda: {"avx2": True})
+    torch.manual_seed(0)
+    ours = build_model("resnet34_unet", width=64, variant="report").eval()
+    plain = plain_networks.with_pytorchs_convolutions(copy.deepcopy(ours))
+    assert not any(isinstance(layer, convolutions.Conv3x3 | convolutions.UpConv2x2) for layer in plain.modules())
+    assert list(plain.state_dict()) == list(ours.state_dict())
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad(), patch.object(convolutions, "convolve", wraps=convolutions.convolve) as called:
+        expected = plain(x)
+        assert not called.called
+        torch.testing.assert_close(ours(x), expected, rtol=1e-3, atol=1e-3 * expected.std().item())
+        assert called.called
 
 
 def test_rows_that_are_not_measured_stay(suite, tiny_dataset, tmp_path):

@@ -38,8 +38,11 @@ def test_threads_of_a_cpu_have_about_as_many_passes_each():
     assert [inference.images_a_pass(*each) for each in given] == [15, 25, 1, 4, 1, 1, 1]
 
 
-@pytest.mark.parametrize(("precision", "most"), [("32-true", 1e-5), ("bf16-mixed", 1e-2)])
-def test_how_many_images_go_through_together_moves_no_logit(measured, monkeypatch, precision, most):
+@pytest.mark.parametrize(
+    ("precision", "capabilities", "most"),
+    [("32-true", {}, 1e-5), ("32-true", {"avx2": True}, 1e-5), ("bf16-mixed", {"avx512_bf16": True}, 1e-2)],
+)
+def test_how_many_images_go_through_together_moves_no_logit(measured, monkeypatch, precision, capabilities, most):
     cache = measured[1]
     torch.manual_seed(0)
     model = build_model("unet", width=4, depth=4)  # 3 x 3 px at its bottleneck
@@ -47,10 +50,9 @@ def test_how_many_images_go_through_together_moves_no_logit(measured, monkeypatc
     monkeypatch.setattr(convolutions, "MANY_WEIGHTS", 0)
     always = ((4, 0, 0), (2, 0, 0))
     monkeypatch.setattr(convolutions, "WINOGRAD_FROM", dict.fromkeys((torch.float32, torch.bfloat16), always))
-    monkeypatch.setattr(convolutions, "_capabilities", lambda: {"avx2": True})
-    monkeypatch.setattr(convolutions, "_winograd_pays", lambda dtype: True)
+    monkeypatch.setattr(convolutions, "_capabilities", lambda: capabilities)
     prepared = [layer for layer in inference.for_inference(model, fabric).modules() if isinstance(layer, convolutions.Conv3x3)]
-    assert prepared and all(layer.filters == {} for layer in prepared), "transformed once, in the first pass"
+    assert prepared and all(layer.filters == {} for layer in prepared), "they are kept from the first pass on"
     logits, sizes = [], []
     for images in (1, len(cache)):
         monkeypatch.setattr(inference, "images_a_pass", lambda *_, images=images: images)

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from petseg_lib.models.winograd import Winograd, convolve, filters_at_points
 
 FEW_PIXELS, MANY_WEIGHTS = 4 * 4, 256 * 512 * 9  # of an image: a matrix product is faster on a CPU for 1 to 32 of them
+ONEDNN_BLOCK = 16  # channels
 # The side of Winograd's tiles, and the channels, in and out, and pixels of an image from which on they pay.
 WINOGRAD_FROM = {
     torch.bfloat16: ((4, 128, 16 * 16), (2, 256, 8 * 8)),
@@ -71,8 +72,9 @@ class Conv3x3(nn.Conv2d):
 
 
 class Conv1x1(nn.Conv2d):
-    """A convolution, 1x1. Of fewer than 8 channels, with a stride, oneDNN writes beyond its memory on processors with AVX2 alone
-    (the weights' gradient, PyTorch 2.14): on a CPU the pixels that such a stride passes over are left out before it.
+    """A convolution, 1x1. oneDNN's weights' gradient of one with a stride writes beyond its memory where it has fewer channels
+    than a block, 8 with AVX2 and 16 with AVX-512 (PyTorch 2.14; uxlfoundation/oneDNN issue 6035): on a CPU the pixels that the
+    stride passes over are then left out before it.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1, bias: bool = True) -> None:
@@ -80,7 +82,7 @@ class Conv1x1(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride))."""
-        if x.device.type != "cpu" or self.in_channels >= 8:
+        if x.device.type != "cpu" or self.in_channels >= ONEDNN_BLOCK:
             return super().forward(x)
         stride = self.stride[0]
         return F.conv2d(x[..., ::stride, ::stride], self.weight, self.bias)
@@ -112,10 +114,13 @@ class UpConv2x2(nn.ConvTranspose2d):
 
 
 def _products_pay(x: Tensor) -> bool:
-    """Whether a CPU outruns oneDNN's convolutions by matrix products: in bf16, and in float32 with AVX2 and no AVX-512."""
+    """Whether a CPU outruns oneDNN's convolutions by matrix products: in bf16, and in float32 with AVX2 and no AVX-512.
+
+    What autocast will make bf16 of, and what inductor compiles, is left to them.
+    """
     if x.device.type != "cpu" or x.dtype != torch.float32:
         return x.device.type == "cpu" and x.dtype == torch.bfloat16
-    return _only_avx2() and not torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling()
+    return not torch.compiler.is_compiling() and not torch.is_autocast_enabled("cpu") and _only_avx2()
 
 
 def _winograd_pays(dtype: torch.dtype) -> bool:
