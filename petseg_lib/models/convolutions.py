@@ -130,9 +130,9 @@ def _winograd_pays(dtype: torch.dtype) -> bool:
     """
     if torch.compiler.is_compiling():
         return False
-    capabilities = _capabilities()
     if dtype == torch.float32:
         return _only_avx2()
+    capabilities = _capabilities()
     return bool(capabilities.get("avx512_bf16")) and not capabilities.get("amx_bf16")
 
 
