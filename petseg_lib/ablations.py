@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from petseg_lib.comparison import Interval, mean_interval, same_images
+from petseg_lib.comparison import VALUES_AT_ONCE, Interval, mean_interval, percent, same_images
 from petseg_lib.config import BorderPolicy, ParameterError
 from petseg_lib.evaluation import dice_per_image
 from petseg_lib.profiles import Profile
-from petseg_lib.runs import Run
-from petseg_lib.sweeps import folder_of
+from petseg_lib.runs import Run, is_finished
+from petseg_lib.sweeps import as_stated, folder_of
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Answer:
     def sentence(self, confidence: float = 0.95) -> str:
         """The answer in words, with what it rests on."""
         seeds, images = self.dice.shape[1:]
-        interval = f"{confidence:.0%} interval {self.difference.low:+.4f} to {self.difference.high:+.4f}"
+        interval = f"{percent(confidence)} interval {self.difference.low:+.4f} to {self.difference.high:+.4f}"
         grounds = f"({interval}, {seeds} seed{'s' if seeds > 1 else ''}, {images} images)"
         amount = f"{abs(self.difference.mean):.4f} dice_image"
         if self.outcome == "not told apart":
@@ -94,8 +94,10 @@ def hierarchical_interval(differences: np.ndarray, confidence: float = 0.95, sam
     spread = differences + (np.sqrt(seeds / (seeds - 1)) - 1) * (of_seeds - mean)
     random = np.random.default_rng(seed)
     seed_weights = random.multinomial(seeds, np.full(seeds, 1 / seeds), samples) / seeds
-    image_weights = random.multinomial(images, np.full(images, 1 / images), samples) / images
-    means = np.einsum("bi,bi->b", seed_weights @ spread, image_weights)
+    means, at_once = np.empty(samples), max(1, VALUES_AT_ONCE // images)
+    for block in (slice(start, min(start + at_once, samples)) for start in range(0, samples, at_once)):
+        image_weights = random.multinomial(images, np.full(images, 1 / images), block.stop - block.start) / images
+        means[block] = np.einsum("bi,bi->b", seed_weights[block] @ spread, image_weights)
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(mean, float(low), float(high))
 
@@ -105,6 +107,7 @@ def runs_by_variant(sweep: Profile) -> dict[str, dict[int, Run]]:
 
     Raises:
         ParameterError: the sweep has no variants, or its grid is not `seed` alone.
+        RunError: a run stands under other parameters than the sweep's.
     """
     runs: dict[str, dict[int, Run]] = {}
     for name, point in sweep.points.items():
@@ -112,7 +115,9 @@ def runs_by_variant(sweep: Profile) -> dict[str, dict[int, Run]]:
             raise ParameterError(
                 f"{sweep.name} cannot be asked: its runs differ in {', '.join(point)}, but it must have variants and a grid of `seed` alone"
             )
-        runs.setdefault(point["variant"], {})[point["seed"]] = Run(folder_of(sweep, name))
+        run, (notebook, settings) = Run(folder_of(sweep, name)), sweep.runs[name]
+        is_finished(run, as_stated(run, notebook, settings))
+        runs.setdefault(point["variant"], {})[point["seed"]] = run
     return runs
 
 

@@ -15,7 +15,7 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from petseg_lib.checkpoints import load_model
-from petseg_lib.comparison import mean_interval
+from petseg_lib.comparison import mean_interval, percent
 from petseg_lib.data.cache import Cache, open_cache
 from petseg_lib.data.masks import target_and_scored
 from petseg_lib.data.pets import Pet, PetDataset
@@ -169,7 +169,7 @@ def threshold_verdict(row: Any, confidence: float = 0.95) -> str:
     )
     if row.threshold == 0.5:
         return f"{chosen}: it is 0.50 that is best on valid, so nothing is gained or lost."
-    sentence = f"{chosen} and 0.50 gives {row.test_half:.4f}: {row.gain:+.4f} ({confidence:.0%} interval {row.low:+.4f} to {row.high:+.4f})"
+    sentence = f"{chosen} and 0.50 gives {row.test_half:.4f}: {row.gain:+.4f} ({percent(confidence)} interval {row.low:+.4f} to {row.high:+.4f})"
     worth = "which may be chance: 0.50 is as good a choice"
     if row.low > 0:
         worth = "a gain that images drawn by chance do not explain; another training needs a threshold of its own"

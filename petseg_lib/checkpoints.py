@@ -140,6 +140,8 @@ class Checkpointer:
         self._wait()
         if self._due is None:
             self._due = self._began + min(_bytes(state) / EXPECTED_BYTES_A_SECOND / WRITING_SHARE, LONGEST_SECONDS)
+        # An interrupt meanwhile would leave a mixture of two epochs in the copies: the run then goes on from its last file.
+        best_is_new, self._best_is_new, self._left = self._best_is_new, False, False
         self._state = copied(state, self._state)
         if best is not None:
             # Contiguous, as save_model needs them: an operation in its thread would start threads of OpenMP beside the
@@ -147,8 +149,8 @@ class Checkpointer:
             self._best = self._best or {
                 name: torch.empty_like(each, device="cpu", memory_format=torch.contiguous_format) for name, each in best.items()
             }
-            self._best, self._best_is_new = copied(best, self._best), True
-        self._left = True
+            self._best, best_is_new = copied(best, self._best), True
+        self._best_is_new, self._left = best_is_new, True
         self._under_way = self._pool.submit(self._write, time.monotonic() >= self._due)
 
     def _write(self, due: bool) -> None:

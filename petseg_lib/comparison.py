@@ -19,6 +19,8 @@ from petseg_lib.evaluation import ConstantModel, dice_per_image, dice_table, eva
 from petseg_lib.runs import Run, RunError
 
 TOO_CLOSE = 0.01  # two models closer than this on one seed are not called different
+ROUNDING = 1e-12  # values of Dice that differ by less are equal
+VALUES_AT_ONCE = 2**22  # resampled in one block: bounds the memory, whatever the count of samples
 
 
 @dataclass(frozen=True)
@@ -41,9 +43,10 @@ def mean_interval(values: np.ndarray, confidence: float = 0.95, samples: int = 2
     """
     values = np.asarray(values, dtype=float)
     mean = float(values.mean())
-    if len(values) < 2 or np.ptp(values) == 0:  # nothing to resample
+    if len(values) < 2 or np.ptp(values) < ROUNDING:  # nothing to resample
         return Interval(mean, mean, mean)
-    result = bootstrap((values,), np.mean, n_resamples=samples, confidence_level=confidence, rng=np.random.default_rng(seed))
+    batch, random = max(1, VALUES_AT_ONCE // len(values)), np.random.default_rng(seed)
+    result = bootstrap((values,), np.mean, n_resamples=samples, batch=batch, confidence_level=confidence, rng=random)
     return Interval(mean, float(result.confidence_interval.low), float(result.confidence_interval.high))
 
 
@@ -123,6 +126,11 @@ def paired_difference(
     return difference, mean_interval(difference, confidence, samples)
 
 
+def percent(share: float) -> str:
+    """A share in percent, with the digits it has: `95%`, `99.9%`."""
+    return f"{round(100 * share, 6):g}%"
+
+
 def verdict(first: str, second: str, difference: Interval, confidence: float = 0.95) -> str:
     """One sentence: which run is better, and whether the difference is real.
 
@@ -135,9 +143,9 @@ def verdict(first: str, second: str, difference: Interval, confidence: float = 0
     if difference.low <= 0 <= difference.high:
         return (
             f"These images do not tell {first} and {second} apart: {better} is {amount} ahead, but the "
-            f"{confidence:.0%} interval of the difference ({difference.low:+.4f} to {difference.high:+.4f}) includes zero."
+            f"{percent(confidence)} interval of the difference ({difference.low:+.4f} to {difference.high:+.4f}) includes zero."
         )
-    sentence = f"{better} is better than {worse} by {amount} ({confidence:.0%} interval {ends[0]:.4f} to {ends[1]:.4f}, paired over images)"
+    sentence = f"{better} is better than {worse} by {amount} ({percent(confidence)} interval {ends[0]:.4f} to {ends[1]:.4f}, paired over images)"
     if abs(difference.mean) < TOO_CLOSE:
         return sentence + f"; but one training run each cannot support less than {TOO_CLOSE}: another seed may turn it round."
     return sentence + ": more than images drawn by chance explain. Another seed of the training is not in this interval."

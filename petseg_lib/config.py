@@ -222,6 +222,22 @@ class ResNet34UNetParameters(TrainingParameters):
     )
     encoder_weights: str = Field("", description="`imagenet`, a file with a torchvision resnet34 state dict, or empty")
 
+    @model_validator(mode="after")
+    def _is_a_network(self) -> "ResNet34UNetParameters":
+        """What `models.build_model` would refuse, before a run folder is touched."""
+        report = self.variant == "report"
+        depths = "6" if report else "2 to 5"
+        own = not report and self.width == 64 and self.stem == "7x7"
+        for name, fits, allowed in (
+            ("depth", (self.depth == 6) == report, f"{depths} for variant {self.variant}"),
+            ("encoder_weights", own or not self.encoder_weights, "empty except for variant default with width 64 and stem 7x7"),
+            ("stem", not report or self.stem == "7x7", "7x7 for variant report"),
+            ("stem_stride", not report or self.stem_stride == 2, "2 for variant report"),
+        ):
+            if not fits:
+                raise ValueError(f"parameter {name} is {getattr(self, name)!r}, but it must be {allowed}")
+        return self
+
 
 class ComparisonParameters(Parameters):
     """Notebook 05."""

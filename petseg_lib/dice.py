@@ -39,7 +39,8 @@ def count(prediction: Tensor, target: Tensor, scored: Tensor | None = None) -> T
 def dice_from_counts(tp: Any, fp: Any, fn: Any) -> Any:
     """2 tp / (2 tp + fp + fn), in [0, 1]; 1 where all three are zero (Dice 1945).
 
-    Numbers, arrays or tensors of one shape; tensors give float32, all else float64. Soft counts work too.
+    Numbers, arrays or tensors of one shape; tensors of whole numbers give float32, of others their own type, all else float64.
+    Soft counts work too.
     """
     return _ratio(2 * tp, 2 * tp + fp + fn)
 

@@ -18,7 +18,7 @@ from typing import Any, TextIO
 from petseg_lib.config import NOTEBOOKS, ParameterError, shown, workspace
 from petseg_lib.gpus import one_gpu
 from petseg_lib.profiles import Profile, checked, figures_folder, find_file, load_profile
-from petseg_lib.runs import Run, is_finished
+from petseg_lib.runs import Run, check_data, is_finished
 
 SECONDS_TO_STOP = 15  # papermill asks its kernel to end, which may be busy
 # Kernels that start at the same moment may be given the same ports, and then one of them dies at once.
@@ -78,6 +78,7 @@ def run_notebook(
     Raises:
         ParameterError: a name or value is wrong; nothing was touched.
         RunError: a training run of other parameters stands there; nothing was touched.
+        DatasetError: results stand there, and there is no dataset to make them anew from; nothing was touched.
         NotebookError: the notebook did not finish; the message says why and where it lies.
     """
     path = find_notebook(notebook)
@@ -85,9 +86,11 @@ def run_notebook(
     trains = "force" in NOTEBOOKS[path.stem].model_fields
     parameters = resolve(path.stem, out, loaded, (settings or {}) | ({"force": True} if force and trains else {}))
     run = Run(workspace() / out)
-    if is_finished(run, NOTEBOOKS[path.stem].checked(parameters)):
+    checked_parameters = NOTEBOOKS[path.stem].checked(parameters)
+    if is_finished(run, checked_parameters):
         say(run.name, "is finished already and left alone; --force trains it again")
         return run.folder
+    check_data(run, checked_parameters.data)
     return execute(path, run.folder, parameters)
 
 
@@ -99,7 +102,8 @@ def run_again(folder: Path, settings: dict[str, Any] | None = None, file: str | 
         settings: values of single parameters, over the file's.
         file: the profile or sweep; the one of the folder's name if None.
     """
-    file = file or folder.parent.name
+    above = folder.parent
+    file = file or (f"sweeps/{above.name}" if above.parent.name == "sweeps" else above.name)
     profile = load_profile(file)
     if folder.name not in profile.runs:
         raise ParameterError(f"{shown(folder)} does not stand, and profile {profile.name} has only {', '.join(profile.runs)}")
@@ -212,7 +216,10 @@ def _stop(process: subprocess.Popen) -> None:
 
 def _last_error(executed: Path, complaints: str) -> str:
     """The last line of the notebook's error, or of papermill's where no cell has one (a killed kernel)."""
-    cells = json.loads(executed.read_text(encoding="utf-8"))["cells"] if executed.is_file() else []
+    try:
+        cells = json.loads(executed.read_text(encoding="utf-8"))["cells"] if executed.is_file() else []
+    except ValueError:  # papermill was ended while it wrote, or the disk is full
+        cells = []
     outputs = [output for cell in cells for output in cell.get("outputs", []) if output["output_type"] == "error"]
     text = "\n".join(line for output in outputs for line in output["traceback"]) or complaints
     lines = [line.strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines() if line.strip()]

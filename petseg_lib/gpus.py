@@ -1,5 +1,6 @@
 """Which cores and GPUs there are, and one GPU for each run. Without torch: the command that starts notebooks must be light."""
 
+import itertools
 import os
 import re
 import time
@@ -16,8 +17,9 @@ def usable_cores() -> int:
 
 
 def named_gpus() -> list[str]:
-    """The ids in CUDA_VISIBLE_DEVICES."""
-    return [each.strip() for each in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if each.strip()]
+    """The ids in CUDA_VISIBLE_DEVICES, up to the first negative one, as CUDA takes them: `-1` switches all GPUs off."""
+    ids = [each.strip() for each in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if each.strip()]
+    return list(itertools.takewhile(lambda each: not each.startswith("-"), ids))
 
 
 def visible_gpus() -> list[str]:

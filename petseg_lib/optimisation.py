@@ -166,7 +166,7 @@ def build_optimizer(model: nn.Module, parameters: TrainingParameters) -> torch.o
 
 
 def build_schedule(optimizer: torch.optim.Optimizer, parameters: TrainingParameters, steps: int) -> Any:
-    """The learning rate over all `steps` of a training run; stepped once a batch."""
+    """The learning rate over all `steps` of the optimiser in a training run; stepped with it."""
     if parameters.schedule == "onecycle":
         return torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=parameters.learning_rate, total_steps=steps + 1)
     if parameters.schedule == "cosine":

@@ -24,6 +24,7 @@ from petseg_lib.config import NOTEBOOKS, ParameterError, workspace
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DERIVED = ("run_dir", "figures_dir")
+OF_DATA = {"data", "limit_images"}  # which notebook 06 hands on to its sweep
 SWEEP_KEYS = {"notebook", "parameters", "variants", "grid", "questions"}
 QUESTION_KEYS = {"question", "why", "first", "second", "report"}
 
@@ -101,12 +102,16 @@ def load_profile(path: str | Path, overrides: dict[str, str] | None = None) -> P
         overrides: values as text, given to every run whose notebook knows the name.
 
     Raises:
-        ParameterError: the file is no profile, or a name or value in it is wrong.
+        ParameterError: the file is no profile, a name or value in it is wrong, or `overrides` has a name that the sweep varies.
     """
     path = find_file(path, "profiles", ".yaml")
     content, name, points = _read(path), path.stem, {}
     if content.keys() & (SWEEP_KEYS - {"parameters"}):
         name, points = f"sweeps/{path.stem}", _points(path, content)
+        if both := _varied(content) & (overrides or {}).keys():
+            raise ParameterError(
+                f"{path.stem} varies {', '.join(sorted(both))} itself: no setting can give that to all of its runs"
+            )
         content["runs"] = {run: section for run, (section, _) in points.items()}
     common, sections = content.get("parameters") or {}, content.get("runs") or {}
     overrides = overrides or {}
@@ -130,6 +135,21 @@ def load_profile(path: str | Path, overrides: dict[str, str] | None = None) -> P
     _check_siblings(path, runs)
     of_grid = {run: point for run, (_, point) in points.items()}
     return Profile(name, runs, common | overrides, of_grid, content.get("questions") or {})
+
+
+def settings_for_sweep(sweep: Path, settings: dict[str, str]) -> dict[str, str]:
+    """Which of a profile's settings reach a sweep that one of its notebooks reads.
+
+    The dataset, how much of it, and what the sweep leaves open (a device, say): whatever else it states is part of its questions.
+    """
+    content = _read(sweep)
+    stated = (_varied(content) | (content.get("parameters") or {}).keys()) - OF_DATA
+    return {name: value for name, value in settings.items() if name not in stated}
+
+
+def _varied(content: dict[str, Any]) -> set[str]:
+    """The parameters in which a sweep's runs differ."""
+    return set(content.get("grid") or {}).union(*(changes or {} for changes in (content.get("variants") or {}).values()))
 
 
 def figures_folder(run_dir: str | Path) -> str:

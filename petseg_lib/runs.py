@@ -15,7 +15,8 @@ from typing import Any, BinaryIO
 import pandas as pd
 from filelock import FileLock, Timeout
 
-from petseg_lib.config import Parameters, ReadableError, TrainingParameters, shown, workspace
+from petseg_lib.config import NOTEBOOKS, Parameters, ReadableError, TrainingParameters, shown, workspace
+from petseg_lib.data.pets import dataset_folder, dataset_root
 
 PACKAGES = ("torch", "torchvision", "lightning-fabric", "albumentations", "numpy", "opencv-python-headless", "pillow")
 NO_ROOM = {getattr(errno, name) for name in ("ENOSPC", "EFBIG", "EDQUOT") if hasattr(errno, name)}
@@ -113,13 +114,16 @@ def open_run(parameters: Parameters, notebook: str) -> Run:
         notebook: the notebook's name, such as "03_unet_training".
 
     Raises:
-        RunError: another process works on the folder, or a training run stands there under other parameters.
+        RunError: another process works on the folder, or a training run stands there under other parameters or of another
+            notebook.
+        DatasetError: results stand there, and there is no dataset to make them anew from.
     """
     run = Run(workspace() / parameters.run_dir)
     run.folder.mkdir(parents=True, exist_ok=True)
     _lock(run)
     if _stands(run, parameters):
         return run
+    check_data(run, parameters.data)
     for name in _RESULTS:
         path = run.folder / name
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
@@ -128,6 +132,16 @@ def open_run(parameters: Parameters, notebook: str) -> Run:
     record["packages"] = {name: version(name) for name in PACKAGES}
     write_json(run.folder / "params.json", record)
     return run
+
+
+def check_data(run: Run, data: str) -> None:
+    """Refuse to give up what stands in a run folder for a dataset that is not there: a wrong name must not cost a training.
+
+    Raises:
+        DatasetError: the run is begun or finished, and `data` names no dataset.
+    """
+    if run.begun and data != "demo":
+        dataset_root(dataset_folder(data))
 
 
 def lasting(parameters: Parameters) -> dict[str, Any]:
@@ -139,12 +153,32 @@ def is_finished(run: Run, parameters: Parameters) -> bool:
     """Whether a training run stands finished, so that it must not be trained again.
 
     Raises:
-        RunError: it was begun or finished under other parameters.
+        RunError: it was begun or finished under other parameters, or it is of another notebook.
     """
-    if not isinstance(parameters, TrainingParameters) or parameters.force or not run.begun:
+    if not run.begun:
+        return False
+    check_notebook(run, parameters)
+    if not isinstance(parameters, TrainingParameters) or parameters.force:
         return False
     check_parameters(run, parameters)
     return run.complete
+
+
+def check_notebook(run: Run, parameters: Parameters) -> None:
+    """Refuse to write over another notebook's training, unless `parameters.force` is set.
+
+    Raises:
+        RunError: names both notebooks.
+    """
+    name = run.provenance.get("notebook", "")
+    standing = NOTEBOOKS.get(name)
+    forced = isinstance(parameters, TrainingParameters) and parameters.force
+    if standing is not None and issubclass(standing, TrainingParameters) and standing is not type(parameters) and not forced:
+        given = next(each for each, model in NOTEBOOKS.items() if model is type(parameters))
+        raise RunError(
+            f"{shown(run.folder)} holds a training of notebook {name}, which {given} would write over: "
+            "choose another run folder, or remove that one"
+        )
 
 
 def check_parameters(run: Run, parameters: TrainingParameters) -> None:
@@ -167,7 +201,10 @@ def check_parameters(run: Run, parameters: TrainingParameters) -> None:
 
 def _stands(run: Run, parameters: Parameters) -> bool:
     """Whether a training run of these parameters stands in the folder, finished or interrupted, and shall be kept."""
-    if not isinstance(parameters, TrainingParameters) or not run.begun:
+    if not run.begun:
+        return False
+    check_notebook(run, parameters)
+    if not isinstance(parameters, TrainingParameters):
         return False
     check_parameters(run, parameters)
     # A forced run that was interrupted goes on as well: a batch system may start the same command again.

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from petseg_lib.config import NOTEBOOKS, TrainingParameters, shown, workspace
-from petseg_lib.execute import duration
+from petseg_lib.config import NOTEBOOKS, Parameters, TrainingParameters, shown, workspace
+from petseg_lib.execute import duration, run_again
 from petseg_lib.gpus import usable_cores, visible_gpus
 from petseg_lib.profiles import REPOSITORY, Profile, find_sweep, load_profile, settings_from_environment
 from petseg_lib.runs import Run, RunError, is_finished, write_table
@@ -26,24 +26,48 @@ def is_changed(run: Run, parameters: TrainingParameters) -> bool:
     return False
 
 
+def as_stated(run: Run, notebook: str, settings: dict[str, Any]) -> Parameters:
+    """A run's parameters as its sweep states them; what the sweep leaves open (a device, say) as the run has it."""
+    model = NOTEBOOKS[notebook]
+    standing = run.parameters if run.begun and run.notebook == notebook else {}
+    return model.checked({name: value for name, value in standing.items() if name in model.model_fields} | settings)
+
+
+def train_missing(sweep: Profile, file: Path, settings: dict[str, str]) -> None:
+    """Train the runs of a sweep that do not stand, or stand under other parameters, one after the other.
+
+    Args:
+        sweep: as `load_profile` read it from `file` with `settings`.
+    """
+    for name, (notebook, stated) in sweep.runs.items():
+        run = Run(folder_of(sweep, name))
+        changed = is_changed(run, as_stated(run, notebook, stated))
+        if changed or not run.complete:
+            run_again(run.folder, settings | ({"force": "true"} if changed else {}), file)
+
+
 def folder_of(sweep: Profile, run: str) -> Path:
     """A run's folder."""
     return workspace() / "runs" / sweep.name / run
 
 
-def plan(sweep: Profile, at_once: int, each: bool = False) -> str:
+def plan(sweep: Profile, at_once: int, each: bool = False, force: bool = False) -> str:
     """What there is to do, in words, with an estimate of the time where finished runs allow one.
 
     Args:
         sweep: as `load_profile` expanded it.
         at_once: runs side by side.
         each: name every run that is to do, with its own estimate.
+        force: finished runs are trained again.
     """
     parameters = {run: NOTEBOOKS[notebook].checked(values) for run, (notebook, values) in sweep.runs.items()}
     runs = {run: Run(folder_of(sweep, run)) for run in sweep.runs}
     changed = [run for run in sweep.runs if is_changed(runs[run], parameters[run])]
-    to_do = [run for run in sweep.runs if run in changed or not runs[run].complete]
-    words = f"{sweep.name}: {len(sweep.runs)} runs, {len(sweep.runs) - len(to_do)} of them finished, {len(to_do)} to do"
+    complete = [run for run in sweep.runs if runs[run].complete and run not in changed]
+    to_do = list(sweep.runs) if force else [run for run in sweep.runs if run not in complete]
+    words = f"{sweep.name}: {len(sweep.runs)} runs, {len(complete)} of them finished, {len(to_do)} to do"
+    if force and complete:
+        words += ", those finished again (FORCE)"
     if changed:
         words += f" ({len(changed)} of these stand under other parameters and are trained again)"
     if not to_do:
@@ -170,7 +194,7 @@ def run_sweep(file: str, threads: int = 0, dry_run: bool = False, snakemake: Seq
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
     if os.environ.get("FORCE"):
         command += ["--forcerun", "notebook"]
-    print(plan(sweep, at_once, each=dry_run), flush=True)
+    print(plan(sweep, at_once, each=dry_run, force=bool(os.environ.get("FORCE"))), flush=True)
     status = _wait([*command, *(["--dry-run"] if dry_run else []), *snakemake], environment)
     return 1 if status else 0
 

@@ -17,7 +17,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm.std import tqdm
 
 from petseg_lib.checkpoints import Checkpointer, load_state
-from petseg_lib.config import ReadableError, TrainingParameters, shown
+from petseg_lib.config import ReadableError, TrainingParameters, shown, workspace
 from petseg_lib.data.loaders import Batch, half_size, set_epoch, to_device
 from petseg_lib.data.pets import PetDataset
 from petseg_lib.data.statistics import (
@@ -49,18 +49,25 @@ def start(parameters: TrainingParameters) -> Fabric:
 def normalisation(parameters: TrainingParameters, run: Run, dataset: PetDataset) -> tuple[tuple, tuple, str]:
     """Mean and standard deviation of the channels, on the 0..1 scale, and in words where they come from.
 
-    Under `dataset` they are notebook 02's, pixel-pooled; where that has not run, they are computed here in the same way.
+    Under `dataset` they are notebook 02's, pixel-pooled; where that has not run on this dataset, they are computed here in the
+    same way. Once begun, a run keeps its own.
     """
     if parameters.normalisation == "imagenet":
         return IMAGENET_MEAN, IMAGENET_STD, "ImageNet's"
     if parameters.normalisation == "report":
         return REPORT_MEAN, REPORT_STD, "the report's"
-    saved = find_run(parameters.statistics_run, run)
-    if saved.complete:
-        statistics = load_statistics(saved.folder / "stats.json")
-        return statistics.pixel_mean, statistics.pixel_std, f"from {shown(saved.folder)}"
-    statistics = channel_statistics([dataset.photograph_path(pet) for pet in dataset.split("train")], progress=False)
-    return statistics.pixel_mean, statistics.pixel_std, "computed now from the train split (notebook 02 has not run)"
+    if "normalisation" not in run.provenance:
+        saved = find_run(parameters.statistics_run, run)
+        named = saved.folder.parent == run.folder.parent  # any other folder was chosen on purpose, for other photographs too
+        if saved.complete and not (named and workspace() / saved.parameters["data"] != workspace() / parameters.data):
+            statistics, source = load_statistics(saved.folder / "stats.json"), f"from {shown(saved.folder)}"
+        else:
+            photographs = [dataset.photograph_path(pet) for pet in dataset.split("train")]
+            statistics = channel_statistics(photographs, progress=False)
+            source = "computed now from the train split (notebook 02 has not run on these photographs)"
+        run.record(normalisation={"mean": statistics.pixel_mean, "std": statistics.pixel_std, "source": source})
+    own = run.provenance["normalisation"]
+    return tuple(own["mean"]), tuple(own["std"]), own["source"]
 
 
 class TrainingError(ReadableError):
@@ -115,6 +122,8 @@ def fit(
     schedule = build_schedule(optimizer, parameters, parameters.epochs * steps)
     averaged = MovingAverage(model, parameters.ema_decay) if parameters.ema_decay else None
     parts = {"model": model, "optimizer": optimizer, "schedule": schedule} | ({"averaged": averaged} if averaged else {})
+    if fabric._precision.state_dict():  # float16's scale
+        parts["precision"] = fabric._precision
     progress = _resume(run, parts, parameters)
     evaluated = fabric.setup_module(averaged.module, move_to_device=False) if averaged else wrapped
     loss_of = build_loss(parameters.loss)

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from petseg_lib import ablations, figures
+from petseg_lib import ablations, comparison, figures
 from petseg_lib.comparison import Interval, mean_interval
 from petseg_lib.config import NOTEBOOKS, ParameterError
 from petseg_lib.profiles import REPOSITORY, load_profile
@@ -192,3 +192,25 @@ def test_a_panel_and_all_answers_can_be_drawn():
 
 def test_folders_of_a_sweep_lie_beside_each_other(sweep, tmp_path):
     assert folder_of(sweep, "base,seed=3") == Path(tmp_path) / "runs" / "sweeps" / "small" / "base,seed=3"
+
+
+def test_runs_under_other_parameters_than_the_sweeps_are_refused(sweep):
+    path = folder_of(sweep, "short,seed=4") / "params.json"
+    record = json.loads(path.read_text())
+    record["parameters"]["device"] = "cpu"  # which the sweep leaves open
+    path.write_text(json.dumps(record))
+    ablations.runs_by_variant(sweep)
+    record["parameters"]["epochs"] = 9
+    path.write_text(json.dumps(record))
+    with pytest.raises(RunError, match="short,seed=4 holds a finished run of other parameters: epochs is 2 and was 9"):
+        ablations.runs_by_variant(sweep)
+
+
+def test_an_interval_does_not_depend_on_the_memory_it_takes(monkeypatch):
+    differences = np.random.default_rng(0).normal(0.01, 0.05, (3, 40))
+    for of in (ablations.hierarchical_interval, lambda values: comparison.mean_interval(values[0])):
+        whole = of(differences)
+        for module in (ablations, comparison):
+            monkeypatch.setattr(module, "VALUES_AT_ONCE", 130)
+        assert of(differences) == whole
+        monkeypatch.undo()

@@ -1,5 +1,6 @@
 """The cache: right pixels, reopened, made anew when it must be, safe for several at once, and nothing left behind."""
 
+import errno
 import os
 import pickle
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -83,7 +84,7 @@ def test_nothing_is_written_into_the_data_folder(dataset, temporary_workspace):
     before = files_below(dataset.root)
     cache = open_cache(dataset, dataset.pets, 32)
     assert files_below(dataset.root) == before
-    assert list((temporary_workspace / "runs" / "cache").iterdir()) == [cache.folder], "no half-made folder is left"
+    assert sorted((temporary_workspace / "runs" / "cache").iterdir()) == [cache.folder.parent / ".lock", cache.folder]
 
 
 def test_a_failed_build_leaves_nothing(dataset, tmp_path):
@@ -91,13 +92,13 @@ def test_a_failed_build_leaves_nothing(dataset, tmp_path):
     Image.new("L", (3, 3), 1).save(dataset.trimap_path(pet))
     with pytest.raises(DatasetError, match=rf"the trimap of {pet.name} has 3 x 3 px, but its photograph \d+ x \d+"):
         open_cache(dataset, dataset.pets, 32, tmp_path / "cache")
-    assert list((tmp_path / "cache").iterdir()) == []
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == [".lock"]
 
 
 def test_threads_may_build_it_at_once(dataset, tmp_path):
     with ThreadPoolExecutor(4) as pool:
         caches = list(pool.map(lambda _: open_cache(dataset, dataset.pets, 32, tmp_path / "cache"), range(4)))
-    assert list((tmp_path / "cache").iterdir()) == [caches[0].folder]
+    assert sorted((tmp_path / "cache").iterdir()) == [tmp_path / "cache" / ".lock", caches[0].folder]
     assert all(np.array_equal(cache.images, caches[0].images) for cache in caches)
 
 
@@ -110,7 +111,7 @@ def test_processes_may_build_it_at_once(dataset, tmp_path):
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         sums = list(pool.map(sum_of_cache, [dataset.root] * 2, [tmp_path / "cache"] * 2))
     assert sums[0] == sums[1] == sum_of_cache(dataset.root, tmp_path / "cache")
-    assert len(list((tmp_path / "cache").iterdir())) == 1
+    assert len(list((tmp_path / "cache").glob("64px-*"))) == 1
 
 
 def test_a_worker_gets_the_place_and_not_the_pixels(dataset):
@@ -125,3 +126,41 @@ def test_a_full_disk_is_told_before(dataset, monkeypatch):
     monkeypatch.setattr(cache_module.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 10}))
     with pytest.raises(DatasetError, match=r"the cache needs 0.0 GB in .*cache, but only 0.0 GB are free"):
         open_cache(dataset, dataset.pets, 32)
+
+
+def test_who_waited_for_a_build_takes_its_cache(dataset, tmp_path, monkeypatch):
+    builds = []
+    build = cache_module._build
+    monkeypatch.setattr(cache_module, "_build", lambda *arguments: (builds.append(1), build(*arguments)))
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: open_cache(dataset, dataset.pets, 32, tmp_path / "cache"), range(4)))
+    assert len(builds) == 1
+
+
+def test_what_a_killed_build_left_goes_with_the_next(dataset, tmp_path):
+    left = tmp_path / "cache" / ".building-abc" / "cache"
+    left.mkdir(parents=True)
+    (left / "images.npy").touch()
+    cache = open_cache(dataset, dataset.pets, 32, tmp_path / "cache")
+    assert sorted(path.name for path in (tmp_path / "cache").iterdir()) == [".lock", cache.folder.name]
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="only Linux reserves room")
+def test_a_disk_that_others_fill_meanwhile_is_told_in_words(dataset, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(DatasetError, match=r"the cache needs 0.0 GB in .*, but only \d"):
+        open_cache(dataset, dataset.pets, 32, tmp_path / "cache")
+    monkeypatch.setattr(os, "posix_fallocate", lambda *_: (_ for _ in ()).throw(OSError(errno.EOPNOTSUPP, "not here")))
+    assert len(open_cache(dataset, dataset.pets, 32, tmp_path / "cache")) == len(dataset.pets)
+
+
+def test_a_caches_room_is_taken_before_it_is_filled(dataset, tmp_path, monkeypatch):
+    taken = []
+    monkeypatch.setattr(os, "posix_fallocate", lambda file, start, size: taken.append((start, size)), raising=False)
+    count = len(dataset.pets)
+    open_cache(dataset, dataset.pets, 32, tmp_path / "cache")
+    assert [start for start, _ in taken] == [0, 0]
+    assert [size - 128 for _, size in taken] == [count * 32 * 32 * 3, count * 32 * 32]  # 128: npy's header

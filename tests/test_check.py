@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from petseg_lib.cli import main
-from petseg_lib.data.check import CONVERTED, IGNORED, STOPS, UNUSABLE, USED, check_folder, unusable, usable
+from petseg_lib.data.check import CONVERTED, IGNORED, STOPS, UNUSABLE, USED, check_folder, usable
 from petseg_lib.data.pets import LINE_RULE, load_pets
 from petseg_lib.data.pictures import DatasetError
 from petseg_lib.data.synthetic import draw_pets
@@ -143,7 +143,7 @@ def test_each_fault_has_its_row(tiny_dataset, fault):
         with pytest.raises(DatasetError):
             load_pets(root)
     else:
-        bad = unusable(dataset := load_pets(root), dataset.pets)
+        _, bad = usable(load_pets(root), "skip")
         assert bad == ({TIDY: f"{row[0]} {row[1]}"} if row[2] == UNUSABLE else {})
 
 
@@ -213,12 +213,13 @@ def test_all_bad_samples_are_named_at_once(tiny_dataset):
     dataset = load_pets(root)
     cut(root / PHOTOGRAPH, 0)
     save_mask(root, np.zeros((46, 51)))
-    (root / "images" / "Bengal_4.jpg").unlink()
-    assert unusable(dataset, dataset.pets) == {
-        "Bengal_4": "images/Bengal_4.jpg is missing",
+    (root / "images" / "Bengal_4.jpg").write_bytes(b"no picture")
+    left, reasons = usable(dataset, "skip")
+    assert {pet.name for pet in dataset.pets} - {pet.name for pet in left.pets} == {"Bengal_4", TIDY}
+    assert reasons == {
+        "Bengal_4": "images/Bengal_4.jpg cannot be opened: it is no picture, or damaged in its first bytes",
         TIDY: f"{PHOTOGRAPH} cannot be opened: it is empty (0 bytes); {MASK} has the values 0, but only 1, 2 and 3 are allowed",
     }
-    assert unusable(dataset, dataset.split("test")) == {}
 
 
 def test_synthetic_pets_have_no_problem(tmp_path, capsys):
@@ -301,7 +302,7 @@ def test_bad_samples_stop_or_are_left_out_and_are_looked_for_once(tiny_dataset, 
         DatasetError, match=r"2 of 32 pets cannot be used: .*Bengal_4\.png .*Bengal_7\.jpg .* bad_samples to skip"
     ):
         usable(dataset, "stop")
-    monkeypatch.setattr("petseg_lib.data.check.unusable", lambda *given: pytest.fail("the files were read again"))
+    monkeypatch.setattr("petseg_lib.data.check._read_pairs", lambda *given: pytest.fail("the files were read again"))
     left, reasons = usable(dataset, "skip")
     assert sorted(reasons) == ["Bengal_4", TIDY]
     assert {pet.name for pet in dataset.pets} - {pet.name for pet in left.pets} == set(reasons)
@@ -313,3 +314,49 @@ def test_a_split_of_which_nothing_is_left_is_refused(tiny_dataset):
     (root / "annotations" / "trimaps" / "american_bulldog_11.png").write_bytes(b"")
     with pytest.raises(DatasetError, match="nothing is left of the split 'test'"):
         usable(load_pets(root), "skip")
+
+
+def test_a_file_that_only_could_not_be_read_now_is_read_again(tiny_dataset, monkeypatch):
+    root = tiny_dataset()
+    dataset = load_pets(root)
+    read = Path.read_bytes
+
+    def refused(path):
+        if path.name == f"{TIDY}.jpg":
+            raise PermissionError(13, "Permission denied")
+        return read(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", refused)
+        _, reasons = usable(dataset, "skip")
+    assert reasons == {TIDY: f"{PHOTOGRAPH} cannot be opened: Permission denied"}
+    assert usable(dataset, "stop") == (dataset, {})
+
+
+def test_half_a_memory_of_a_check_is_none(tiny_dataset, temporary_workspace):
+    dataset = load_pets(tiny_dataset())
+    usable(dataset, "stop")
+    (remembered,) = (temporary_workspace / "runs" / "cache").glob("checked-*.json")
+    remembered.write_text("")
+    assert usable(dataset, "stop") == (dataset, {})
+    assert remembered.read_text() == "{}"
+
+
+def test_a_name_in_other_letters_is_missing(tiny_dataset, monkeypatch):
+    """On a disk without upper and lower case the file can be opened, but training looks for the name itself."""
+    root = tiny_dataset()
+    (root / PHOTOGRAPH).rename(root / "images" / f"{TIDY}.JPG")
+    read = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read(path if path.exists() else path.with_suffix(path.suffix.upper())))
+    assert (PHOTOGRAPH, "is missing under exactly this name", STOPS) in added(root)
+    with pytest.raises(DatasetError, match=rf"missing: {TIDY}\.jpg"):
+        load_pets(root)
+
+
+@pytest.mark.parametrize(("mode", "format_"), [("I;16", "PNG"), ("I", "TIFF"), ("F", "TIFF")])
+def test_more_than_8_bits_a_pixel_are_no_white_picture(tiny_dataset, mode, format_):
+    root = tiny_dataset()
+    with Image.open(root / PHOTOGRAPH) as image:
+        size = image.size
+    Image.new(mode, size, 300).save(root / PHOTOGRAPH, format=format_)
+    assert added(root) == [(PHOTOGRAPH, f"has more than 8 bits a pixel (mode {mode}): save it with 8", UNUSABLE)]

@@ -319,3 +319,11 @@ def test_the_threshold_verdict_says_what_the_interval_allows(interval, threshold
     row = pd.concat([row, pd.Series({"test_half": 0.8, "test_chosen": 0.8 + gain, "gain": gain, "low": low, "high": high})])
     sentence = calibration.threshold_verdict(row)
     assert words in sentence and "chosen on 7 valid images" in sentence and "(native, ignore)" in sentence
+
+
+def test_equal_but_for_rounding_is_no_difference():
+    assert comparison.mean_interval(np.array([0.5, 0.5 + 1e-16, 0.5])) == comparison.Interval(0.5, 0.5, 0.5)
+
+
+def test_a_confidence_keeps_its_digits():
+    assert [comparison.percent(share) for share in (0.95, 0.9, 0.975, 0.999)] == ["95%", "90%", "97.5%", "99.9%"]

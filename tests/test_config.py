@@ -1,11 +1,15 @@
 """Parameters: one sentence for each bad value, and one set of names in notebooks, profiles and models."""
 
 import ast
+import itertools
+from unittest.mock import patch
 
 import nbformat
 import pytest
+import torch
 
-from petseg_lib.config import NOTEBOOKS, ParameterError, UNetParameters
+from petseg_lib.config import NOTEBOOKS, ParameterError, ResNet34UNetParameters, UNetParameters
+from petseg_lib.models import build_model
 from petseg_lib.profiles import REPOSITORY, load_profile
 
 
@@ -80,3 +84,22 @@ def test_a_name_that_papermill_injects_without_a_cell_knowing_it_is_refused():
 
 def test_in_a_notebook_the_error_is_its_sentence_alone():
     assert ParameterError("too much")._render_traceback_() == ["ParameterError: too much"]
+
+
+def test_what_the_parameters_allow_is_what_build_model_builds():
+    """A network that cannot be built is refused before a run folder is touched."""
+    choices = itertools.product(["default", "report"], [2, 5, 6], [64, 16], ["7x7", "3x3"], [1, 2], ["", "imagenet"])
+    for variant, depth, width, stem, stem_stride, encoder_weights in choices:
+        given = {"variant": variant, "depth": depth, "width": width, "stem": stem, "stem_stride": stem_stride}
+        given["encoder_weights"] = encoder_weights
+        try:
+            settings, refused = ResNet34UNetParameters.checked(given).model_settings(), ""
+        except ParameterError as error:
+            settings, refused = given, str(error).split(", but")[0]
+        with patch("petseg_lib.models.load_encoder_weights"), torch.device("meta"):
+            if not refused:
+                assert build_model("resnet34_unet", **settings)
+                continue
+            with pytest.raises(ParameterError) as caught:
+                build_model("resnet34_unet", **settings)
+            assert str(caught.value).split(", but")[0] == refused

@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from petseg_lib.data import download as module
 from petseg_lib.data.download import ARCHIVES, Archive, download
@@ -277,3 +278,13 @@ def test_a_file_in_the_place_of_the_folder(tmp_path, archives):
     (tmp_path / "file").write_text("mine")
     assert message(tmp_path / "file", archives).startswith(f"the data folder {tmp_path / 'file'} cannot be used: ")
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_second_download_into_a_folder_is_refused(server, archives, folder):
+    folder.mkdir(parents=True)
+    with (
+        FileLock(folder / ".download.lock"),
+        pytest.raises(DatasetError, match=r"another download into .* is under way: wait for it"),
+    ):
+        download(folder, progress=False, archives=archives)
+    assert not list(folder.glob("*.part"))

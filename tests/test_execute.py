@@ -16,10 +16,12 @@ from stand_ins import write_notebook
 
 from petseg_lib.cli import main
 from petseg_lib.config import NOTEBOOKS, ParameterError
-from petseg_lib.execute import KERNEL_STARTS, NotebookError, duration, execute, resolve, run_notebook
+from petseg_lib.data.pictures import DatasetError
+from petseg_lib.execute import KERNEL_STARTS, NotebookError, _last_error, duration, execute, resolve, run_notebook
 from petseg_lib.notebooks import cleaned, refresh_notebooks, unclean_notebooks
 from petseg_lib.profiles import load_profile
 from petseg_lib.report import write_report
+from petseg_lib.runs import lasting
 
 pytestmark = pytest.mark.xdist_group("execute")  # they share one finished run
 
@@ -298,3 +300,22 @@ def stopped(notebook, output, parameters, temporary):
 def test_run_notebook_refuses_before_it_starts(workspace):
     with pytest.raises(ParameterError, match="seed"):
         run_notebook(write_notebook(workspace, NAME), "runs/x", settings={"seed": "x"})
+
+
+def test_a_notebook_cut_off_does_not_hide_the_error(tmp_path):
+    path = tmp_path / "notebook.ipynb"
+    for left in ("", '{"cells": [{"cell_ty'):
+        path.write_text(left)
+        assert _last_error(path, "Traceback\nOSError: No space left on device\n") == "OSError: No space left on device"
+
+
+def test_a_wrong_data_folder_costs_nothing(workspace):
+    run = workspace / "runs" / "kept" / RUN
+    run.mkdir(parents=True)
+    record = {"notebook": NAME, "parameters": lasting(NOTEBOOKS[NAME]())}
+    for name, content in (("params.json", json.dumps(record)), ("metrics.json", "{}"), ("model.safetensors", "weights")):
+        (run / name).write_text(content)
+    before = {path.name: path.read_text() for path in run.iterdir()}
+    with pytest.raises(DatasetError, match=r"the data folder .*nowhere does not exist"):
+        run_notebook(NAME, run, None, {"data": "nowhere"}, force=True)
+    assert {path.name: path.read_text() for path in run.iterdir()} == before

@@ -1,5 +1,6 @@
 """The index, its errors, and the reading of untidy files."""
 
+import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from PIL import Image
 
 from petseg_lib.data import pets, statistics, synthetic
-from petseg_lib.data.pets import describe, load_pets, open_dataset
+from petseg_lib.data.pets import dataset_folder, describe, load_pets, open_dataset
 from petseg_lib.data.pictures import DatasetError, read_photograph, read_trimap
 
 
@@ -207,3 +208,30 @@ def test_the_real_trimaps(real_data: Path):
     border = [*listed["border"], *((trimap == 3).mean() for trimap in extra)]
     assert np.mean(foreground) == pytest.approx(0.4054, abs=5e-5)
     assert np.mean(border) == pytest.approx(0.1256, abs=5e-5)
+
+
+def test_a_breed_in_words_is_the_lists_and_a_number_the_names(tiny_dataset):
+    root = tiny_dataset()
+    path = root / "annotations" / "test.txt"
+    lines = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
+    names = [line.split()[0] for line in lines[:3]]
+    path.write_text("\n".join([f"{names[0]} 1 1 Siamese", f"{names[1]} 1 1 7", f"{names[2]} 1 1", *lines[3:]]) + "\n")
+    breeds = {pet.name: pet.breed for pet in load_pets(root).pets}
+    assert [breeds[name] for name in names] == ["Siamese", *(name.rpartition("_")[0] for name in names[1:])]
+
+
+def test_a_list_that_cannot_be_read_is_not_called_another_text(tiny_dataset, monkeypatch):
+    root = tiny_dataset()
+
+    def refused(path, **_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_text", refused)
+    with pytest.raises(DatasetError, match=r"txt cannot be read: Permission denied"):
+        load_pets(root)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="homes of users by ~NAME")
+def test_a_home_of_nobody_is_told_in_words():
+    with pytest.raises(DatasetError, match="the data folder ~nosuchuser/pets cannot be found"):
+        dataset_folder("~nosuchuser/pets")

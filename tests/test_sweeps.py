@@ -15,9 +15,9 @@ from stand_ins import write_notebook
 
 from petseg_lib import execute, sweeps
 from petseg_lib.config import NOTEBOOKS, ParameterError, UNetParameters
-from petseg_lib.gpus import one_gpu, usable_cores
-from petseg_lib.profiles import find_sweep, load_profile
-from petseg_lib.runs import lasting
+from petseg_lib.gpus import one_gpu, usable_cores, visible_gpus
+from petseg_lib.profiles import find_sweep, load_profile, settings_for_sweep
+from petseg_lib.runs import Run, lasting
 
 SWEEP = """
 notebook: 03_unet_training
@@ -286,3 +286,59 @@ def test_changed_is_what_stands_under_other_parameters(folder):
     standing = sweeps.Run(sweeps.folder_of(sweep, run))
     assert not sweeps.is_changed(standing, parameters)
     assert sweeps.is_changed(standing, parameters.model_copy(update={"epochs": 5}))
+
+
+def test_no_setting_replaces_what_a_sweep_varies(folder):
+    path = write(folder, SWEEP)
+    with pytest.raises(ParameterError, match="mine varies epochs, seed itself: no setting can give that to all of its runs"):
+        load_profile(path, {"seed": "3", "epochs": "1", "image_size": "64"})
+    assert load_profile(path, {"image_size": "64"}).runs["base,seed=0,learning_rate=0.001"][1]["image_size"] == 64
+
+
+def test_a_sweep_that_a_notebook_reads_keeps_what_it_states(folder):
+    given = {"data": "pets", "limit_images": "4", "seed": "3", "epochs": "1", "image_size": "64", "device": "cpu"}
+    kept = settings_for_sweep(write(folder, SWEEP), given)
+    assert kept == {"data": "pets", "limit_images": "4", "device": "cpu"}
+
+
+def test_what_is_missing_or_changed_is_trained_and_nothing_else(folder):
+    small = SMALL.replace("[0, 1, 2]", "[0, 1]")
+    path = write(folder, small)
+    runs = {seed: Run(sweeps.folder_of(load_profile(path), f"seed={seed}")) for seed in (0, 1)}
+
+    def trained() -> dict[int, int]:
+        sweeps.train_missing(load_profile(path, {"limit_images": "8"}), path, {"limit_images": "8"})
+        assert all(run.metrics["limit_images"] == 8 for run in runs.values())
+        return {seed: (run.folder / "metrics.json").stat().st_mtime_ns for seed, run in runs.items()}
+
+    first = trained()
+    (runs[1].folder / "metrics.json").unlink()
+    second = trained()
+    assert second[0] == first[0] and second[1] != first[1]
+    write(folder, small.replace("epochs: 3", "epochs: 2"))
+    third = trained()
+    assert not set(third.values()) & set(second.values()) and {run.metrics["epochs"] for run in runs.values()} == {2}
+    record = json.loads((runs[0].folder / "params.json").read_text())
+    record["parameters"]["device"] = "cpu"  # which the sweep leaves open
+    (runs[0].folder / "params.json").write_text(json.dumps(record))
+    assert trained() == third
+
+
+def test_a_plan_under_force_trains_what_is_finished(folder):
+    sweep = load_profile(write(folder, SMALL))
+    sweeps.train_missing(sweep, find_sweep("mine"), {})
+    assert sweeps.plan(sweep, 1).startswith("sweeps/mine: 3 runs, 3 of them finished, 0 to do")
+    assert "3 of them finished, 3 to do, those finished again (FORCE); 1 at a time" in sweeps.plan(sweep, 1, force=True)
+
+
+def test_a_run_of_a_sweep_is_found_by_its_folder(folder):
+    write(folder, SMALL)
+    run = folder / "runs" / "sweeps" / "mine" / "seed=1"
+    execute.run_again(run)
+    assert Run(run).metrics["seed"] == 1
+
+
+def test_a_negative_id_switches_the_gpus_off(monkeypatch):
+    for value, ids in {"-1": [], "2,-1,3": ["2"], "0, GPU-8f": ["0", "GPU-8f"], "": []}.items():
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", value)
+        assert visible_gpus() == ids

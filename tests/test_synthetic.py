@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from petseg_lib.cli import main
 from petseg_lib.data.synthetic import draw_pets, draw_picture
 from petseg_lib.data.synthetic_coat import COATS
 from petseg_lib.data.synthetic_paint import Painter
@@ -184,3 +185,19 @@ def test_a_part_outside_the_picture_paints_nothing():
     painter.part(Frame(25, 20, 10), [Blob(0, 0, 1, 1)], (1, 0, 0), pet=True)
     assert painter.pet.sum() == pytest.approx(np.pi * 100, rel=0.02)
     assert painter.image[:, 20, 25].tolist() == [1, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["full"], "full is not an empty folder: synthetic pets are drawn only into a new or an empty one"),
+        (["new", "--count", "5"], "count is 5, but a synthetic dataset needs 20 pets or more"),
+        (["new", "--seed", "-1"], "seed is -1, but it must be 0 or more"),
+    ],
+)
+def test_the_command_says_in_a_sentence_what_it_cannot_draw(tmp_path, monkeypatch, capsys, options, sentence):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "full" / "something").mkdir(parents=True)
+    assert main(["pets", *options]) == 2
+    assert capsys.readouterr().err == f"petseg: {sentence}\n"
+    assert [path.name for path in tmp_path.iterdir() if path.name != "workspace"] == ["full"]

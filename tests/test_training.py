@@ -11,14 +11,17 @@ from functools import partial
 import pandas as pd
 import pytest
 import torch
+from lightning_fabric.plugins.precision import Precision
 from safetensors.torch import load_file
 
 from petseg_lib import checkpoints, devices, optimisation, runs, training
-from petseg_lib.config import ResNet34UNetParameters, UNetParameters
+from petseg_lib.config import ComparisonParameters, MeanStdParameters, ResNet34UNetParameters, UNetParameters, workspace
 from petseg_lib.data import loaders
 from petseg_lib.data.cache import open_cache
 from petseg_lib.data.loaders import Batch, build_loader, cropped_batch, halved_batch
 from petseg_lib.data.pets import load_pets
+from petseg_lib.data.pictures import DatasetError
+from petseg_lib.data.statistics import ChannelStatistics, channel_statistics, save_statistics
 from petseg_lib.data.synthetic import draw_pets
 from petseg_lib.models import build_model
 
@@ -556,3 +559,97 @@ def test_averaged_weights_move_by_the_decay_and_faster_at_first():
     averaged.update()
     again.update()
     assert torch.equal(again.module[0].weight, averaged.module[0].weight) and again.n_averaged == 12
+
+
+def test_another_notebook_does_not_take_a_trainings_folder(pets):
+    run = runs.open_run(UNetParameters.checked(SMALL | {"run_dir": "runs/t/taken"}), "03_unet_training")
+    (run.folder / "model.safetensors").touch()
+    run.finish({"done": True})
+    others = {"04_resnet34_unet_training": ResNet34UNetParameters, "05_comparison": ComparisonParameters}
+    for name, model in others.items():
+        parameters = model(run_dir="runs/t/taken")
+        refused = f"runs/t/taken holds a training of notebook 03_unet_training, which {name} would write over: choose another run"
+        with pytest.raises(runs.RunError, match=refused):
+            runs.open_run(parameters, name)
+        with pytest.raises(runs.RunError, match=refused):
+            runs.is_finished(run, parameters)
+    assert run.complete and (run.folder / "model.safetensors").exists()
+    runs.open_run(ResNet34UNetParameters(run_dir="runs/t/taken", force=True), "04_resnet34_unet_training")
+    assert run.notebook == "04_resnet34_unet_training" and not (run.folder / "model.safetensors").exists()
+
+
+def test_a_dataset_that_is_not_there_costs_no_training(pets):
+    run, _ = train(pets, "runs/t/safe", epochs=1)
+    run.finish({"done": True})
+    with pytest.raises(DatasetError, match=r"the data folder .*nowhere does not exist"):
+        open_small("runs/t/safe", data="nowhere", force=True)
+    assert run.complete and (run.folder / "model.safetensors").exists()
+
+
+def test_normalisation_is_that_of_these_photographs_and_stays(pets, tmp_path):
+    def own(run_dir: str, **settings) -> tuple:
+        parameters = UNetParameters.checked(SMALL | {"run_dir": run_dir, "data": str(pets.root)} | settings)
+        return training.normalisation(parameters, runs.open_run(parameters, "03_unet_training"), pets)
+
+    def measure(run_dir: str, data: str, split: str) -> ChannelStatistics:
+        saved = runs.open_run(MeanStdParameters(run_dir=run_dir, data=data), "02_mean_std")
+        stats = channel_statistics([pets.photograph_path(pet) for pet in pets.split(split)], progress=False)
+        save_statistics(stats, saved.folder / "stats.json")
+        saved.finish({})
+        return stats
+
+    of_train = channel_statistics([pets.photograph_path(pet) for pet in pets.split("train")], progress=False)
+    of_test = measure("runs/t/mean_std", "demo", "test")  # other photographs, as the run says
+    mean, std, source = own("runs/t/first")
+    assert (mean, std) == (of_train.pixel_mean, of_train.pixel_std) and source.startswith("computed now from the train split")
+    assert own("runs/t/chosen", statistics_run="runs/t/mean_std")[0] == of_train.pixel_mean, (
+        "a folder beside is meant by its name"
+    )
+    measure("runs/elsewhere/mean_std", "demo", "test")
+    assert own("runs/t/named", statistics_run="runs/elsewhere/mean_std")[0] == of_test.pixel_mean
+
+    stats = measure("runs/t/mean_std", str(pets.root), "test")
+    run, _ = train(pets, "runs/t/begun", epochs=1, data=str(pets.root), normalisation="dataset")
+    begun = own("runs/t/begun", epochs=1)
+    assert begun == (stats.pixel_mean, stats.pixel_std, "from runs/t/mean_std")
+    run.finish({})
+    measure("runs/t/mean_std", str(pets.root), "valid")
+    assert own("runs/t/begun", epochs=1) == begun != own("runs/t/new")
+
+
+def test_an_interrupt_while_an_epoch_is_copied_leaves_no_mixture(pets, monkeypatch):
+    """Of the second epoch's weights some are copied over the first's: the run goes on from its last file, here none."""
+    copied, copies = checkpoints.copied, []
+
+    def interrupted(state, into=None):
+        if isinstance(state, dict) and "progress" in state:
+            copies.append(state)
+            if len(copies) == 2:
+                copied(dict(list(state["model"].items())[:3]), into["model"])
+                raise KeyboardInterrupt
+        return copied(state, into)
+
+    monkeypatch.setattr(checkpoints, "copied", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(pets, "runs/t/mixed", epochs=4)
+    monkeypatch.undo()
+    assert len(copies) == 2
+    state = workspace() / "runs" / "t" / "mixed" / "resume" / "state.pt"
+    if state.exists():
+        assert checkpoints.load_state(state)["progress"]["epoch"] == 1
+    _, history = train(pets, "runs/t/mixed", epochs=4)
+    _, whole = train(pets, "runs/t/whole", epochs=4)
+    pd.testing.assert_frame_equal(history.drop(columns="seconds"), whole.drop(columns="seconds"))
+
+
+def test_the_scale_of_float16_is_gone_on_with(pets, monkeypatch):
+    """A stand-in for a GPU's scaler, which a CPU does not need: what it has learnt is kept with an epoch's state."""
+
+    loaded: list[int] = []
+    monkeypatch.setattr(Precision, "state_dict", lambda self: {"scale": 7})
+    monkeypatch.setattr(Precision, "load_state_dict", lambda self, state: loaded.append(state["scale"]))
+    with pytest.raises(KeyboardInterrupt):
+        train(pets, "runs/t/scale", stop_after=1)
+    assert not loaded
+    train(pets, "runs/t/scale")
+    assert loaded == [7]

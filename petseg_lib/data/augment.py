@@ -14,7 +14,7 @@ def build_augmentation(parameters: ImageParameters, seed: int) -> albumentations
     """Flip, shift, zoom, rotation and colour changes, as strong as the parameters say.
 
     Call it as `augmentation(image=..., mask=...)` with an (H, W, 3) uint8 image and its (H, W) uint8 trimap; it returns
-    a dictionary with the same two. What comes in from outside the frame is black, and background in the trimap. Images
+    a dictionary with the same two. What comes in from outside the frame is black before colours change, and background in the trimap. Images
     are interpolated linearly, trimaps by nearest neighbour.
 
     Args:

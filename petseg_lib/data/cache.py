@@ -3,8 +3,10 @@
 The cache lies beside the runs, never in the data folder, under a name made from everything that it depends on.
 """
 
+import errno
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -14,6 +16,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from filelock import FileLock
 from tqdm.std import tqdm
 
 from petseg_lib.config import workspace
@@ -54,7 +57,7 @@ def open_cache(
     """The pets' photographs and trimaps at `image_size`, built at first use and reopened from then on.
 
     Photographs are squeezed into the square by area averaging (linearly where they must grow), trimaps by nearest
-    neighbour. Several processes may open the same cache at once.
+    neighbour. Several processes may open the same cache at once: one of them builds it, and the others wait.
 
     Args:
         dataset: where the files are.
@@ -70,12 +73,9 @@ def open_cache(
     place = parent / key(dataset, pets, image_size)
     if not place.is_dir():
         parent.mkdir(parents=True, exist_ok=True)
-        _check_space(parent, len(pets) * image_size * image_size * 4)
-        # Where building fails, its error must be seen, and not that Windows cannot yet delete the half-made files.
-        with tempfile.TemporaryDirectory(prefix=".building-", dir=parent, ignore_cleanup_errors=True) as aside:
-            finished = Path(aside) / "cache"
-            _build(dataset, pets, image_size, finished, progress)
-            settle(finished, place)
+        with FileLock(parent / ".lock"):
+            if not place.is_dir():  # another process may have built it meanwhile
+                _build_aside(dataset, pets, image_size, place, progress)
     return _mapped(place, tuple(pet.name for pet in pets))
 
 
@@ -100,11 +100,35 @@ def key(dataset: PetDataset, pets: Sequence[Pet], image_size: int) -> str:
     return f"{image_size}px-{len(pets)}-{made_from.hexdigest()[:16]}"
 
 
-def _check_space(folder: Path, needed: int) -> None:
-    """Running out of disk under a memory map kills the process without a word, so ask before."""
-    free = shutil.disk_usage(folder).free
+def _build_aside(dataset: PetDataset, pets: Sequence[Pet], size: int, place: Path, progress: bool) -> None:
+    """Build a cache beside its place and rename it; what a process that was killed had left of it goes."""
+    for left in place.parent.glob(".building-*"):
+        shutil.rmtree(left, ignore_errors=True)
+    needed, free = len(pets) * size * size * 4, shutil.disk_usage(place.parent).free
     if free < needed:
-        raise DatasetError(f"the cache needs {needed / 1e9:.1f} GB in {folder}, but only {free / 1e9:.1f} GB are free")
+        raise DatasetError(_no_room(place.parent, needed, free))
+    # Where building fails, its error must be seen, and not that Windows cannot yet delete the half-made files.
+    with tempfile.TemporaryDirectory(prefix=".building-", dir=place.parent, ignore_cleanup_errors=True) as aside:
+        finished = Path(aside) / "cache"
+        _build(dataset, pets, size, finished, progress)
+        settle(finished, place)
+
+
+def _no_room(folder: Path, needed: int, free: int) -> str:
+    return f"the cache needs {needed / 1e9:.1f} GB in {folder}, but only {free / 1e9:.1f} GB are free"
+
+
+def _reserve(array: np.memmap) -> None:
+    """Take a new file's room on the disk: running out of it under a memory map kills the process without a word."""
+    if hasattr(os, "posix_fallocate"):  # not on macOS or Windows, where other programs may still take it
+        path = Path(array.filename)
+        try:
+            with path.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                return  # a file system that cannot reserve
+            raise DatasetError(_no_room(path.parent, array.nbytes, shutil.disk_usage(path.parent).free)) from error
 
 
 def _build(dataset: PetDataset, pets: Sequence[Pet], size: int, place: Path, progress: bool) -> None:
@@ -112,6 +136,8 @@ def _build(dataset: PetDataset, pets: Sequence[Pet], size: int, place: Path, pro
     shape = (len(pets), size, size)
     images = np.lib.format.open_memmap(place / "images.npy", "w+", np.uint8, (*shape, 3))
     trimaps = np.lib.format.open_memmap(place / "trimaps.npy", "w+", np.uint8, shape)
+    for array in (images, trimaps):
+        _reserve(array)
 
     def fill(row: int) -> None:
         images[row], trimaps[row] = _read_pair(dataset, pets[row], size)

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from textwrap import wrap
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from PIL import Image
 from tqdm.std import tqdm
@@ -18,7 +18,16 @@ from petseg_lib.config import workspace
 from petseg_lib.data.cache import key
 from petseg_lib.data.masks import PET
 from petseg_lib.data.pets import LINE_RULE, LISTS, SPLITS, Pet, PetDataset, dataset_root, names_in, read_list, repeated_names
-from petseg_lib.data.pictures import DatasetError, decoded_rgb, decoded_trimap, file_bytes, opened, orientation, some
+from petseg_lib.data.pictures import (
+    DatasetError,
+    PassingError,
+    decoded_rgb,
+    decoded_trimap,
+    file_bytes,
+    opened,
+    orientation,
+    some,
+)
 
 STOPS = "training stops"
 UNUSABLE = "training stops; left out under bad_samples: skip"
@@ -48,6 +57,14 @@ class Problem:
     def level(self) -> Literal["stops", "unusable", "note"]:
         """`stops`: no training on this folder; `unusable`: not with this pair of files; `note`: training goes on."""
         return LEVELS[self.consequence]
+
+
+class _Pair(NamedTuple):
+    """What was found in a pet's two files: problems, a digest of the photograph's pixels, and whether another try may differ."""
+
+    problems: list[Problem]
+    digest: bytes | None
+    passing: bool
 
 
 @dataclass(frozen=True)
@@ -106,9 +123,10 @@ def check_folder(folder: str | Path, progress: bool = False) -> Check:
         return Check(dict.fromkeys(SPLITS, 0), (Problem(".", str(error), STOPS),))
     dataset, problems = _read_lists(root)
     pairs = _read_pairs(dataset, dataset.pets, progress)
-    for found, _ in pairs:
-        problems += found
-    problems += _same_photographs(dataset.pets, [digest for _, digest in pairs])
+    for pair in pairs:
+        problems += pair.problems
+    problems += _of_another_spelling(dataset.pets, there, {problem.file for problem in problems})
+    problems += _same_photographs(dataset.pets, [pair.digest for pair in pairs])
     problems += _unlisted("images", there["images"], {f"{pet.name}.jpg" for pet in dataset.pets})
     problems += _unlisted("annotations/trimaps", there["annotations/trimaps"], {f"{pet.name}.png" for pet in dataset.pets})
     problems.sort(key=lambda problem: list(LEVELS).index(problem.consequence))
@@ -127,24 +145,21 @@ def write_json(check: Check, path: str | Path) -> None:
         raise DatasetError(f"{path} cannot be written: {error.strerror}") from error
 
 
-def unusable(dataset: PetDataset, pets: Sequence[Pet], progress: bool = False) -> dict[str, str]:
-    """The pets whose files training cannot use, and why: `{name: sentence}`, in the order of the pets.
-
-    Args:
-        dataset: where the files are.
-        pets: which of them to read.
-        progress: show a bar.
-    """
+def _unusable(pets: Sequence[Pet], pairs: Sequence[_Pair]) -> dict[str, str]:
+    """The pets whose files training cannot use, and why: `{name: sentence}`, in the order of the pets."""
     reasons = {}
-    for pet, (problems, _) in zip(pets, _read_pairs(dataset, pets, progress), strict=True):
-        reasons[pet.name] = "; ".join(f"{problem.file} {problem.problem}" for problem in problems if problem.level != "note")
-    return {name: reason for name, reason in reasons.items() if reason}
+    for pet, pair in zip(pets, pairs, strict=True):
+        sentences = [f"{problem.file} {problem.problem}" for problem in pair.problems if problem.level != "note"]
+        if sentences:
+            reasons[pet.name] = "; ".join(sentences)
+    return reasons
 
 
 def usable(dataset: PetDataset, bad_samples: Literal["stop", "skip"]) -> tuple[PetDataset, dict[str, str]]:
     """The dataset without the pets whose files cannot be used, and why each of those was left out.
 
-    The files are read at the first call; while none of them changes, what was found is remembered beside the caches.
+    The files are read at the first call; while none of them changes, what was found is remembered beside the caches, unless
+    a file could not be read for a reason outside of it.
 
     Args:
         bad_samples: `stop` or `skip`.
@@ -153,14 +168,15 @@ def usable(dataset: PetDataset, bad_samples: Literal["stop", "skip"]) -> tuple[P
         DatasetError: under `stop`, all that cannot be used at once; under `skip`, a split of which nothing is left.
     """
     remembered = workspace() / "runs" / "cache" / f"checked-{key(dataset, dataset.pets, 0)}.json"
-    if remembered.is_file():
-        reasons = json.loads(remembered.read_text(encoding="utf-8"))
-    else:
-        reasons = unusable(dataset, dataset.pets)
-        remembered.parent.mkdir(parents=True, exist_ok=True)
-        aside = remembered.with_suffix(f".{os.getpid()}.tmp")
-        aside.write_text(json.dumps(reasons, indent=2), encoding="utf-8")
-        aside.replace(remembered)
+    reasons = _remembered(remembered)
+    if reasons is None:
+        pairs = _read_pairs(dataset, dataset.pets, progress=False)
+        reasons = _unusable(dataset.pets, pairs)
+        if not any(pair.passing for pair in pairs):
+            remembered.parent.mkdir(parents=True, exist_ok=True)
+            aside = remembered.with_suffix(f".{os.getpid()}.tmp")
+            aside.write_text(json.dumps(reasons, indent=2), encoding="utf-8")
+            aside.replace(remembered)
     if reasons and bad_samples == "stop":
         raise DatasetError(
             f"{len(reasons)} of {len(dataset.pets)} pets cannot be used: {some(reasons.values())}; repair them, or set "
@@ -173,6 +189,14 @@ def usable(dataset: PetDataset, bad_samples: Literal["stop", "skip"]) -> tuple[P
     if reasons:
         print(f"left out {len(reasons)} of {len(dataset.pets)} pets: {some(reasons.values())}")
     return left, reasons
+
+
+def _remembered(path: Path) -> dict[str, str] | None:
+    """What `usable` found earlier; None where there is no such file, or half of one, as a power cut may leave."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def _read_lists(root: Path) -> tuple[PetDataset, list[Problem]]:
@@ -199,18 +223,17 @@ def _read_lists(root: Path) -> tuple[PetDataset, list[Problem]]:
     return dataset, problems + [Problem("annotations", f"the split {split!r} {needed}", STOPS) for split in empty]
 
 
-def _read_pairs(dataset: PetDataset, pets: Sequence[Pet], progress: bool) -> list[tuple[list[Problem], bytes | None]]:
-    """The problems of each pet's two files, and a digest of the photograph's pixels."""
+def _read_pairs(dataset: PetDataset, pets: Sequence[Pet], progress: bool) -> list[_Pair]:
     with ThreadPoolExecutor() as pool:  # Pillow lets go of the interpreter while it decodes
         pairs = pool.map(partial(_read_pair, dataset), pets)
         return list(tqdm(pairs, total=len(pets), desc="checking", unit="pet", disable=not progress))
 
 
-def _read_pair(dataset: PetDataset, pet: Pet) -> tuple[list[Problem], bytes | None]:
+def _read_pair(dataset: PetDataset, pet: Pet) -> _Pair:
     photograph, mask = f"images/{pet.name}.jpg", f"annotations/trimaps/{pet.name}.png"
     problems: list[Problem] = []
     image = trimap = digest = None
-    turned = 1
+    turned, passing = 1, False
     try:
         picture = opened(file_bytes(dataset.root / photograph))
         note = _to_convert(picture)
@@ -221,17 +244,28 @@ def _read_pair(dataset: PetDataset, pet: Pet) -> tuple[list[Problem], bytes | No
             problems.append(Problem(photograph, note, CONVERTED))
     except DatasetError as error:
         problems.append(_unreadable(photograph, error))
+        passing = isinstance(error, PassingError)
     try:
         trimap = decoded_trimap(opened(file_bytes(dataset.root / mask)))
         if not (trimap == PET).any():
             problems.append(Problem(mask, "has no pet pixel", USED))
     except DatasetError as error:
         problems.append(_unreadable(mask, error))
+        passing |= isinstance(error, PassingError)
     if image and trimap is not None and image.size != trimap.shape[::-1]:
         problems.append(_other_size(photograph, mask, image.size, trimap.shape[::-1], turned))
     elif turned > 1:
         problems.append(Problem(photograph, f"has the EXIF orientation {turned}, which is not followed", USED))
-    return problems, digest
+    return _Pair(problems, digest, passing)
+
+
+def _of_another_spelling(pets: Sequence[Pet], there: dict[str, list[str]], named: set[str]) -> Iterator[Problem]:
+    """Listed files that a disk without upper and lower case opens under another name, which training does not."""
+    names = {folder: set(listing) for folder, listing in there.items()}
+    for folder, suffix in (("images", ".jpg"), ("annotations/trimaps", ".png")):
+        for file in (f"{pet.name}{suffix}" for pet in pets):
+            if file not in names[folder] and f"{folder}/{file}" not in named:
+                yield Problem(f"{folder}/{file}", "is missing under exactly this name", STOPS)
 
 
 def _unreadable(file: str, error: DatasetError) -> Problem:

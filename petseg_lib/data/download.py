@@ -4,6 +4,7 @@ Until the dataset stands in its place, everything received is kept in `NAME.part
 """
 
 import hashlib
+import os
 import platform
 import re
 import shutil
@@ -17,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
+from filelock import FileLock, Timeout
 from tqdm.std import tqdm
 
 from petseg_lib.data.pets import PetDataset, load_pets, settle
@@ -66,7 +68,7 @@ def download(folder: str | Path, progress: bool = True, archives: tuple[Archive,
         The folder, as `load_pets` takes it.
 
     Raises:
-        DatasetError: the folder holds a dataset that is not whole or cannot be written, the disk has too little room, the
+        DatasetError: the folder holds a dataset that is not whole or cannot be written, another download fills it, the disk has too little room, the
             server does not give an archive whole, or an archive is not the expected one or would write outside its folder.
     """
     if not hasattr(tarfile, "data_filter"):
@@ -86,7 +88,21 @@ def download(folder: str | Path, progress: bool = True, archives: tuple[Archive,
                 "move that away or name another folder; nothing was changed"
             ) from error
         return folder
+    lock = FileLock(folder / ".download.lock", blocking=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise DatasetError(f"another download into {folder} is under way: wait for it, or end it and start again") from None
+    try:
+        _download(folder, archives, pairs, progress)
+    finally:
+        if os.name == "posix":  # Windows removes it itself, and no file that is open
+            Path(lock.lock_file).unlink()
+        lock.release()
+    return folder
 
+
+def _download(folder: Path, archives: tuple[Archive, ...], pairs: int, progress: bool) -> None:
     parts = {archive: folder / f"{archive.name}.part" for archive in archives}
     _check_disk(folder, parts)
     for archive, part in parts.items():
@@ -95,7 +111,6 @@ def download(folder: str | Path, progress: bool = True, archives: tuple[Archive,
     _unpack(parts, folder, pairs, progress)
     for part in parts.values():
         part.unlink(missing_ok=True)
-    return folder
 
 
 def _load_whole(folder: Path, pairs: int) -> PetDataset:

@@ -57,7 +57,7 @@ def build_loader(
         parameters: border policy, augmentation, seed; batch size and workers where they are not given.
         mean, std: of the channels, on the 0..1 scale.
         train: True: shuffled and augmented, and a last batch of a single image is left out of the epoch, since
-            BatchNorm needs two (unless `batch_size` is 1). False: in order, unchanged, every image exactly once.
+            BatchNorm would see that one alone (unless `batch_size` is 1). False: in order, unchanged, every image exactly once.
         batch_size: images a batch, 1 or more.
         workers: worker processes, which live as long as a pass over the loader; 0 = none. Where it is not given, training
             has those of `worker_count` and measuring has none.

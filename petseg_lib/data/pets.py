@@ -107,10 +107,16 @@ def dataset_folder(data: str) -> Path:
     Args:
         data: `demo` for the built-in synthetic pets, drawn at first use into `data/demo` of the workspace; or a folder,
             absolute, or relative to the current folder or else to the workspace.
+
+    Raises:
+        DatasetError: it is in the home of a user who is not known here.
     """
     if data == "demo":
         return _demo_folder()
-    folder = Path(data).expanduser()
+    try:
+        folder = Path(data).expanduser()
+    except RuntimeError as error:
+        raise DatasetError(f"the data folder {data} cannot be found: {error}") from error
     return folder if folder.exists() else workspace() / folder
 
 
@@ -145,17 +151,21 @@ def dataset_root(root: Path) -> Path:
 def read_list(path: Path, split: str, valid_every: int = 0) -> tuple[list[Pet], list[str]]:
     """The pets of a list file: lines `NAME CLASS SPECIES BREED`; empty lines and comments (`#`) do not count.
 
+    The breed is BREED, or where that is a number, as in Oxford-IIIT Pet, what NAME has before its last underscore.
+
     With `valid_every` n, lines 0, n, 2n, ... belong to `valid` instead of `split`.
 
     Returns:
         The pets, and the lines that cannot be read (their first 80 characters).
 
     Raises:
-        DatasetError: the file is no text in UTF-8. The error leaves it to the caller to name the file.
+        DatasetError: the file cannot be read, or is no text in UTF-8. The error leaves it to the caller to name the file.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")  # some editors begin a text with a byte order mark
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise DatasetError(f"cannot be read: {reason(error)}") from error
+    except UnicodeDecodeError as error:
         raise DatasetError(f"is no text in UTF-8: {reason(error)}") from error
     lines = [line.split() for line in text.splitlines()]
     lines = [words for words in lines if words and not words[0].startswith("#")]
@@ -166,7 +176,7 @@ def read_list(path: Path, split: str, valid_every: int = 0) -> tuple[list[Pet], 
             continue
         name = words[0]
         validates = valid_every and number % valid_every == 0
-        breed = name.rpartition("_")[0] or name
+        breed = words[3] if len(words) > 3 and not words[3].isdigit() else name.rpartition("_")[0] or name
         pets.append(Pet(name, breed, SPECIES[words[2]], "valid" if validates else split))
     return pets, unreadable
 

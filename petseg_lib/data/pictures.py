@@ -20,16 +20,21 @@ class DatasetError(ReadableError):
     """A dataset that cannot be used."""
 
 
+class PassingError(DatasetError):
+    """A file that could not be read this time, for a reason outside of it: it may be another time."""
+
+
 def read_photograph(path: Path) -> np.ndarray:
     """A photograph as (H, W, 3) uint8, otherwise as `open_rgb`."""
     return np.asarray(open_rgb(path))
 
 
 def open_rgb(path: Path) -> Image.Image:
-    """A photograph of any format and mode as an RGB picture in memory, pixels as stored (no rotation by EXIF).
+    """A photograph of any format and mode as an RGB picture in memory, pixels as stored (no rotation by EXIF, but a TIFF's,
+    which Pillow follows).
 
     Raises:
-        DatasetError: the file is missing or damaged.
+        DatasetError: the file is missing or damaged, or a grey picture of more than 8 bits a pixel.
     """
     with named(f"the photograph {path}"):
         return decoded_rgb(opened(file_bytes(path)))
@@ -54,7 +59,7 @@ def file_bytes(path: Path) -> bytes:
     except FileNotFoundError as error:
         raise DatasetError("is missing") from error
     except OSError as error:
-        raise DatasetError(f"cannot be opened: {reason(error)}") from error
+        raise PassingError(f"cannot be opened: {reason(error)}") from error
     if not content:
         raise DatasetError("cannot be opened: it is empty (0 bytes)")
     return content
@@ -73,6 +78,8 @@ def opened(source: Path | bytes) -> Image.Image:
 
 def decoded_rgb(image: Image.Image) -> Image.Image:
     _load(image)
+    if image.mode[0] in "IF":  # Pillow would cut their values off at 255
+        raise DatasetError(f"has more than 8 bits a pixel (mode {image.mode}): save it with 8")
     image.info.pop("transparency", None)  # it does not change the pixels, and Pillow would warn of some kinds
     return image if image.mode == "RGB" else image.convert("RGB")  # which would copy it
 
@@ -107,6 +114,8 @@ def orientation(image: Image.Image) -> int:
 def _load(image: Image.Image) -> None:
     try:
         image.load()
+    except MemoryError as error:
+        raise PassingError(f"does not fit into memory: {image.width} x {image.height} px") from error
     except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error and others for damaged data
         raise DatasetError(f"is damaged: {reason(error)}") from error
 

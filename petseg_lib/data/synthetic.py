@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from petseg_lib.config import ReadableError
 from petseg_lib.data.synthetic_coat import COATS
 from petseg_lib.data.synthetic_paint import Painter, rgb
 from petseg_lib.data.synthetic_pet import POSES, Pose, draw_pet, portrait
@@ -47,15 +48,15 @@ def draw_pets(folder: str | Path, count: int = 240, seed: int = 0, workers: int 
         The folder.
 
     Raises:
-        ValueError: for a count below 20, a negative seed, or a folder that holds something already.
+        ReadableError: (a ValueError) for a count below 20, a negative seed, or a folder that holds something already.
     """
     folder = Path(folder)
     if count < SMALLEST_COUNT:
-        raise ValueError(f"count is {count}, but a synthetic dataset needs {SMALLEST_COUNT} pets or more")
+        raise ReadableError(f"count is {count}, but a synthetic dataset needs {SMALLEST_COUNT} pets or more")
     if seed < 0:
-        raise ValueError(f"seed is {seed}, but it must be 0 or more")
+        raise ReadableError(f"seed is {seed}, but it must be 0 or more")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder} is not an empty folder: synthetic pets are drawn only into a new or an empty one")
+        raise ReadableError(f"{folder} is not an empty folder: synthetic pets are drawn only into a new or an empty one")
     (folder / "images").mkdir(parents=True)
     (folder / "annotations" / "trimaps").mkdir(parents=True)
     if workers is None:

@@ -144,7 +144,7 @@ def portrait(body: Body) -> Frame:
 
 @dataclass(frozen=True)
 class Pose:
-    """A way to sit: how it is drawn, the box (units) it fills, how often it comes, how far from the middle it may be."""
+    """A way to sit: how it is drawn, and the box (units) that it fills."""
 
     draw: Callable[[Body], Frame]
     left: float

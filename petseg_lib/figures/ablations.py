@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from petseg_lib.comparison import percent
 from petseg_lib.figures.canvas import chart, styled
 from petseg_lib.figures.style import BLUE, GREY, INK, ORANGE, VERMILION, run_label
 
@@ -41,7 +42,7 @@ def ablation_panel(
     difference.plot(list(by_seed.values()), places, "o", color=GREY, markersize=6)
     error = [[interval.mean - interval.low], [interval.high - interval.mean]]
     difference.errorbar(interval.mean, 0, xerr=error, fmt="D", color=INK, markersize=7, elinewidth=2, capsize=4)
-    difference.set_yticks([*places, 0], [*(f"seed {seed}" for seed in by_seed), f"all, {confidence:.0%}\ninterval"])
+    difference.set_yticks([*places, 0], [*(f"seed {seed}" for seed in by_seed), f"all, {percent(confidence)}\ninterval"])
     difference.set_ylim(-0.7, len(by_seed) + 0.6)
     reach = 1.15 * max(np.abs([*by_seed.values(), interval.low, interval.high]).max(), 1e-4)
     difference.set_xlim(-reach, reach)
@@ -81,7 +82,8 @@ def answers(table: pd.DataFrame, confidence: float = 0.95) -> Figure:
     for place, word in enumerate(words.fillna("")):
         axes.annotate(word, (1.01, place), xycoords=("axes fraction", "data"), va="center", fontsize=8.5)
     axes.set(
-        xlabel=f"difference in test Dice, with {confidence:.0%} interval over seeds and images", ylim=(len(table) - 0.4, -0.6)
+        xlabel=f"difference in test Dice, with {percent(confidence)} interval over seeds and images",
+        ylim=(len(table) - 0.4, -0.6),
     )
     axes.grid(axis="y", visible=False)
     axes.tick_params(axis="y", length=0)

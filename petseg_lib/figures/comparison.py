@@ -94,7 +94,7 @@ def difference_histogram(differences: Sequence[float], interval: Any, first: str
     values = np.asarray(differences, dtype=float)
     figure, axes = chart(width=7, height=3.2)
     reach = max(1.05 * np.abs(values).max(), 0.01)
-    _, _, bars = axes.hist(values, np.linspace(-reach, reach, 42), edgecolor="white", linewidth=0.6)
+    _, _, bars = axes.hist(values, np.linspace(-reach, reach, 43), edgecolor="white", linewidth=0.6)
     for bar in bars:
         bar.set_facecolor(SKY if bar.get_x() + bar.get_width() / 2 >= 0 else "#C9C9C9")
     axes.axvline(0, color=INK, linewidth=1)

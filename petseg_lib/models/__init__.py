@@ -40,7 +40,8 @@ def build_model(
     Args:
         name: `unet` or `resnet34_unet`.
         width: channels of the first stage, 4 or more.
-        depth: halvings of the resolution: unet 1 to 8 (4 if None), resnet34_unet 2 to 5 (5), its `report` variant 6.
+        depth: halvings of the resolution (one less with stem_stride 1): unet 1 to 8 (4 if None), resnet34_unet 2 to 5 (5), its
+            `report` variant 6.
         dropout: share of the bottleneck's channels dropped while training, 0 to below 1.
         initialisation: `kaiming` (normal, fan_out, as in the report; the last 1x1 convolution keeps PyTorch's) or
             `default` (PyTorch's).
