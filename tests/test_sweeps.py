@@ -164,26 +164,36 @@ def test_a_run_of_a_sweep_that_lies_elsewhere_can_be_made_alone(folder):
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 @pytest.mark.skipif(usable_cores() < 2, reason="on a single core the run that waits may be the only one")
 def test_a_sweep_that_was_killed_goes_on_by_the_same_command(folder):
-    wait = "import time\nwhile parameters.seed > 0 and not (config.workspace() / 'go').exists():\n    time.sleep(0.05)"
-    write_notebook(folder / "notebooks", "03_unet_training", work=f"print('under way', flush=True)\n{wait}\n{RECORD}")
+    """Snakemake's order is its own: the run that comes first finishes, and the others wait for the file `go`."""
+    work = """\
+import time
+print("under way", flush=True)
+try:
+    (config.workspace() / "first").open("x").close()
+except FileExistsError:
+    while not (config.workspace() / "go").exists():
+        time.sleep(0.05)
+"""
+    write_notebook(folder / "notebooks", "03_unet_training", work=work + RECORD)
     write(folder, SMALL)
-    runs = folder / "runs" / "sweeps" / "mine"
+    runs = [folder / "runs" / "sweeps" / "mine" / f"seed={seed}" for seed in range(3)]
     command = [sys.executable, "-m", "petseg_lib.cli", "sweep", "mine"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     try:
         deadline = time.monotonic() + 120
-        while not (runs / "seed=0" / "metrics.json").exists() or "under way" not in _said(runs / "seed=2"):
+        while not any((run / "metrics.json").exists() for run in runs) or not all("under way" in _said(run) for run in runs):
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.1)
     finally:
         os.killpg(process.pid, signal.SIGKILL)  # Snakemake and its jobs too, as a power cut would
         process.wait()
-    kept = (runs / "seed=0" / "metrics.json").stat().st_mtime_ns
+    (done,) = (run / "metrics.json" for run in runs if (run / "metrics.json").exists())
+    kept = done.stat().st_mtime_ns
     (folder / "go").touch()
     again = petseg_sweep("mine")
     assert again.returncode == 0, again.stderr
     assert "3 runs, 1 of them finished, 2 to do" in again.stdout
-    assert (runs / "seed=0" / "metrics.json").stat().st_mtime_ns == kept
+    assert done.stat().st_mtime_ns == kept
 
 
 def _said(run: Path) -> str:
