@@ -1,4 +1,4 @@
-# make run PROFILE=demo DATA=/path/to/dataset SET="epochs=1 limit_images=4" FORCE=1
+# make run PROFILE=sample DATA=/path/to/dataset SET="epochs=1 limit_images=4" FORCE=1
 # make report PROFILE=demo
 # make sweep SWEEP=profiles/sweeps/ablations.yaml DATA=/path/to/dataset DRY=1
 # make bench DATA=/path/to/dataset ROWS="mean_std feeding"

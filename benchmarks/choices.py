@@ -13,12 +13,11 @@ from benchmarks.rows import Row, build_row, in_rounds
 from benchmarks.setting import REPORT_NETWORKS, TITLES, Setting
 from benchmarks.steps import ENDLESS, precision_of, random_batch
 from benchmarks.timing import Measure, alternate, timed
-from petseg_lib import training
+from petseg_lib import inference, training
 from petseg_lib.config import TrainingParameters
 from petseg_lib.dice import build_loss
 from petseg_lib.graphs import Recorded
 from petseg_lib.models import build_model, convolutions
-from petseg_lib.models.folding import fold_batchnorm
 from petseg_lib.optimisation import build_optimizer, build_schedule, build_step, is_hidden
 
 SINGLE = "32-true"
@@ -95,7 +94,7 @@ def _inference(setting: Setting, network: str) -> Row:
     p = _parameters(setting, network)
     measures = {
         "ours": timed(_forward(setting, p), setting.device),
-        UNFOLDED: timed(_forward(setting, p, prepare=nn.Module.eval), setting.device),
+        UNFOLDED: timed(_forward(setting, p, fold=lambda model, dtype: copy.deepcopy(model).eval()), setting.device),
         PLANES: timed(_forward(setting, p, memory_format=torch.contiguous_format), setting.device),
     }
     if precision_of(setting) != SINGLE:
@@ -139,7 +138,7 @@ def _row(setting: Setting, network: str, what: str, p: TrainingParameters, measu
         taken,
         rivals=[name for name in measures if name != "ours"],
         conditions=f"{in_rounds(3 * setting.sizes.rounds)}; {p.image_size} px, {p.batch_size} a batch; "
-        "each of the others is ours but for the one thing named",
+        "each of the others is ours but for what it names",
     )
 
 
@@ -176,18 +175,16 @@ def _forward(
     setting: Setting,
     p: TrainingParameters,
     memory_format: torch.memory_format = torch.channels_last,
-    prepare: Callable[[nn.Module], nn.Module] = fold_batchnorm,
+    fold: Callable[[nn.Module, torch.dtype | None], nn.Module] = inference.fold_batchnorm,
 ) -> Callable[[], None]:
+    """A pass of a model that is made ready as all inference does."""
     fabric = training.start(p)
-    model = prepare(copy.deepcopy(build_model(p.model, **p.model_settings())))
-    for layer in model.modules():
-        if isinstance(layer, convolutions.Conv3x3):
-            layer.keep_filters()
-    wrapped = fabric.setup_module(model.to(memory_format=memory_format)).eval()
+    with patch.object(inference, "fold_batchnorm", fold):
+        prepared = inference.for_inference(build_model(p.model, **p.model_settings()), fabric).to(memory_format=memory_format)
     image = random_batch(p.batch_size, p.image_size, setting.device).image.contiguous(memory_format=memory_format)
 
     def forward() -> None:
         with torch.inference_mode():
-            wrapped(image)
+            prepared(image)
 
     return forward

@@ -36,7 +36,7 @@ WORDS = {
     "_measure": "validating",
     "_log": "TensorBoard",
     "keep": "copying the state to go on",
-    "_write": "writing it, in the background (seconds of one core)",
+    "_write": "writing the best weights and what else is due, in the background (seconds of one core)",
 }
 
 
@@ -95,10 +95,11 @@ class OurEpochs:
         return (alone + seconds["_write"] / usable_cores()) / self.parameters.epochs
 
     def steps_alone(self, count: int) -> Measure:
-        """Seconds of an epoch's steps, from some of them on batches that are in memory."""
+        """Seconds of an epoch's steps, from some of them on batches that are in memory; an epoch's last batch may be smaller."""
         batches = list(islice(self.loaders["train"], count))
         step = our_step(self.model, self.parameters, batches)
-        return timed(step, self.setting.device, per=len(batches) / len(self.loaders["train"]))
+        images = sum(map(len, self.loaders["train"].sampler.of_epoch(0)))
+        return timed(step, self.setting.device, per=sum(len(batch.image) for batch in batches) / images)
 
     @property
     def checkpointing(self) -> list[float]:

@@ -21,6 +21,7 @@ from petseg_lib.evaluation import dice_table, evaluate
 from petseg_lib.inference import for_inference, map_passes
 
 REPORT, FORWARD = "the report's inference", "the forward passes alone"
+CACHE = "making the cache, which is not counted"
 
 
 def evaluation(network: str) -> Callable[[Setting], list[Row]]:
@@ -47,19 +48,25 @@ def _row(setting: Setting, network: str) -> Row:
         "ours": timed(lambda: measured(model, fabric), setting.device),
         REPORT: as_usual(timed(lambda: report_inference(report_model, loader, setting.device), setting.device)),
         FORWARD: timed(_forward_passes(model, cache, description, fabric, batch_size), setting.device),
+        CACHE: timed(lambda: open_cache(dataset, pets, size, setting.new_folder("cache_alone"))),
     }
     taken = alternate(f"evaluation of {TITLES[network]}", measures, setting.sizes.slow_rounds)
     exact = Fabric(accelerator=setting.device, devices=1, precision="32-true")
     difference = np.abs(measured(model, fabric)["value"].to_numpy() - measured(plain, exact)["value"].to_numpy()).max()
     conditions = f"{in_rounds(setting.sizes.slow_rounds)} of {len(pets)} photographs of the test split; {size} px, width {parameters.width}"
     return _judged(
-        network, taken, difference, f"{conditions}; ours also counts at the photographs' own size, under every border policy"
+        network,
+        taken,
+        difference,
+        f"{conditions}; ours also counts at the photographs' own size, under every border policy, and finds its cache made",
     )
 
 
 def _judged(network: str, taken: dict[str, list[float]], difference: float, conditions: str) -> Row:
     where = f"evaluation of {TITLES[network]}"
     most = spread(quotient(taken[REPORT], taken[FORWARD]))["median"]
+    at_first = [ours + cache for ours, cache in zip(taken["ours"], taken[CACHE], strict=True)]
+    first = spread(quotient(taken[REPORT], at_first))["median"]
     targets = [
         target(f"{where}: speed over the report's inference", speed_over(taken, REPORT), at_least=3),
         target(f"{where}: largest difference of a Dice (all conventions, policies) from float32's", difference, at_most=0.0005),
@@ -73,7 +80,10 @@ def _judged(network: str, taken: dict[str, list[float]], difference: float, cond
         limits=[FORWARD],
         conditions=conditions,
         targets=targets,
-        notes=[f"its forward passes alone are {most:.2f} x as fast as the report's inference"],
+        notes=[
+            f"its forward passes alone are {most:.2f} x as fast as the report's inference",
+            f"with the cache made anew, as at a first evaluation, ours is {first:.2f} x as fast",
+        ],
     )
 
 

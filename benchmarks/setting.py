@@ -40,7 +40,9 @@ class Sizes:
     # The report's 20 epochs, or as many as take minutes: a large network's checkpoints are not written after each of them.
     epochs: dict[str, int] = field(default_factory=lambda: {"unet": 5, "resnet34_unet_report": 20})
     sample_width: int = 16
-    sample_epochs: int = 5  # four at half size and one at full size, about as the profile divides them
+    sample_epochs: int = (
+        20  # 17 at half size and three at full size, as the profile divides them: a state to go on from falls due
+    )
     evaluated: int = 0  # photographs of the test split; 0: all
     predictions: int = 10
     profile_epochs: int = 2
@@ -58,7 +60,6 @@ GPU = Sizes(
     step_rounds=2,
     alone_steps=34,
     epochs={"unet": 10, "resnet34_unet_report": 10},
-    sample_epochs=10,
     matrix_side=8192,
 )
 QUICK = Sizes(

@@ -172,7 +172,11 @@ def _notebooks(options: argparse.Namespace) -> int:
     from petseg_lib.notebooks import refresh_notebooks, unclean_notebooks
 
     if not options.check:
+        from petseg_lib.config import workspace
+        from petseg_lib.report import write_tables
+
         refresh_notebooks()
+        write_tables(workspace() / "runs" / "demo")
     unclean = unclean_notebooks()
     for path in unclean:
         print(f"petseg: {path.name} has widget state, paths or timestamps: `make notebooks` cleans it", file=sys.stderr)

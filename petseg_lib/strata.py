@@ -75,6 +75,13 @@ def dice_by_stratum(
     return pd.DataFrame(rows, columns=["factor", "stratum", "from", "to", "images", "run", "mean", "low", "high"])
 
 
+def side_by_side(by_stratum: pd.DataFrame) -> pd.DataFrame:
+    """The means of `dice_by_stratum`: a stratum a row and a run a column, both in its order."""
+    keys = ["factor", "stratum", "images"]
+    strata = pd.MultiIndex.from_frame(by_stratum[keys].drop_duplicates())
+    return by_stratum.pivot_table("mean", keys, "run").reindex(index=strata, columns=by_stratum["run"].unique())
+
+
 def _strata(shapes: pd.DataFrame) -> list[tuple[str, str, float, float, np.ndarray]]:
     """factor, stratum, its range of values and its rows; a third that few images leave empty is no stratum."""
     found = [("species", name, np.nan, np.nan, rows) for name, rows in shapes.groupby("species").indices.items()]

@@ -6,13 +6,18 @@ import json
 import math
 from contextlib import redirect_stdout
 from importlib import import_module
+from types import SimpleNamespace
 from unittest.mock import patch
 
 import nbformat
 import pytest
 import torch
 from nbformat.v4 import new_code_cell, new_notebook
+from small_model import DESCRIPTION, SETTINGS
+from torch import nn
 
+from petseg_lib import devices
+from petseg_lib.checkpoints import save_model
 from petseg_lib.data.pets import load_pets
 from petseg_lib.models import build_model, convolutions
 from petseg_lib.profiles import REPOSITORY
@@ -131,3 +136,92 @@ def test_where_files_cannot_be_linked_they_are_copied(suite, tiny_dataset, tmp_p
     monkeypatch.setattr(repeated.os, "link", refused)
     repeated.repeat(tiny_dataset(), tmp_path / "many", 40)
     assert len(load_pets(tmp_path / "many").pets) == 40
+
+
+def test_a_row_says_how_much_faster_and_over_what_and_whether_that_is_met(suite):
+    rows = import_module("benchmarks.rows")
+    taken = {"ours": [2.0, 4.0, 3.0], "rival": [6.0, 8.0, 3.0], "limit": [1.0, 4.0, 2.0], "aside": [7.0, 7.0, 7.0]}
+    row = rows.build_row("name", "title", "s", taken, rivals=["rival"], limits=["limit"])
+    assert row["ours"] == {"median": 3.0, "low": 2.5, "high": 3.5, "samples": 3}
+    assert row["speed_over"]["rival"]["median"] == 2.0  # 3, 2 and 1 times as fast, round by round
+    assert row["time_over"]["limit"]["median"] == 1.5  # 2, 1 and 1.5 times the time
+    assert row["beside"] == {"aside": {"median": 7.0, "low": 7.0, "high": 7.0, "samples": 3}}
+    rates = rows.build_row("name", "title", "images/s", taken, rivals=["rival"], limits=["limit"], higher_is_better=True)
+    assert rates["speed_over"]["rival"]["median"] == 0.5 and rates["time_over"]["limit"]["median"] == pytest.approx(2 / 3)
+    fast, slow = rows.target("speed", [2.0, 3.0, 9.0], at_least=3), rows.target("speed", [2.0, 2.9, 9.0], at_least=3)
+    assert (fast["value"], fast["met"], fast["bound"]) == (3.0, True, "at least 3") and not slow["met"]
+    assert rows.target("share", 0.02, at_most=0.02)["met"] and not rows.target("share", 0.021, at_most=0.02)["met"]
+
+
+def test_rivals_take_turns_and_the_warm_up_does_not_count(suite, capsys):
+    timing, order = import_module("benchmarks.timing"), []
+
+    def measure(name: str, figures: list[float]):
+        def take() -> float:
+            order.append(name)
+            return figures.pop(0)
+
+        return take
+
+    measures = {"ours": measure("ours", [9.0, 1.0, 2.0]), "rival": measure("rival", [8.0, 3.0, 4.0])}
+    assert timing.alternate("race", measures, 2) == {"ours": [1.0, 2.0], "rival": [3.0, 4.0]}
+    assert order == ["ours", "rival", "rival", "ours", "ours", "rival"]
+    assert "race, warm-up: ours 9" in capsys.readouterr().out
+    assert timing.alternate("race", {"ours": measure("ours", [5.0])}, 1, warm_up=False) == {"ours": [5.0]}
+
+
+def test_a_rivals_turn_has_memory_as_usual_and_ours_has_it_kept(suite, monkeypatch):
+    timing, done = import_module("benchmarks.timing"), []
+    monkeypatch.setattr(devices, "set_malloc", lambda *setting: done.append(setting))
+    monkeypatch.setattr(devices, "keep_freed_memory", lambda: done.append("kept"))
+    assert timing.as_usual(lambda: done.append("measured") or 2.0)() == 2.0
+    assert done == [(devices.MMAP_MAX, 65536), (-3, 32 * 2**20), "measured", "kept"]
+
+
+def test_the_reports_way_is_as_it_is_described(suite, tmp_path):
+    """Adam at 1e-4 with weight decay 2e-4; cross-entropy on what has passed a sigmoid already, and Dice; PyTorch's convolutions."""
+    report_way = import_module("benchmarks.report_way")
+    torch.manual_seed(0)
+    network = build_model("unet", width=4, depth=2, dropout=0.0)
+    training = report_way.ReportTraining(copy.deepcopy(network), "cpu", tmp_path)
+    assert not any(isinstance(layer, convolutions.Conv3x3 | convolutions.UpConv2x2) for layer in training.model.modules())
+    image, target = torch.randn(2, 3, 32, 32), (torch.rand(2, 1, 32, 32) > 0.5).float()
+    with torch.no_grad():
+        probability = training.model.train()(image)
+    dice = (2 * (probability * target).sum() + 1e-6) / (probability.sum() + target.sum() + 1e-6)
+    expected = torch.log1p(probability.exp()).sub(probability * target).mean() + 1 - dice
+    before = {name: weight.clone() for name, weight in training.model.named_parameters()}
+    training.model.load_state_dict(nn.Sequential(copy.deepcopy(network), nn.Sigmoid()).state_dict())  # BatchNorm's statistics too
+    loss, measured = training.step(image, target)
+    assert loss == pytest.approx(expected.item(), rel=1e-5) and measured == pytest.approx(dice.item(), rel=1e-5)
+    (group,) = training.optimizer.param_groups
+    assert (type(training.optimizer), group["lr"], group["weight_decay"]) == (torch.optim.Adam, 1e-4, 2e-4)
+    moved = max((weight - before[name]).abs().max().item() for name, weight in training.model.named_parameters())
+    assert moved == pytest.approx(1e-4, rel=0.05)  # Adam's first step is the learning rate
+
+
+def test_the_eager_rival_predicts_with_pytorchs_convolutions(suite, tmp_path):
+    prediction_child = import_module("benchmarks.prediction_child")
+    path = tmp_path / "model.safetensors"
+    save_model(path, build_model("unet", **SETTINGS).state_dict(), DESCRIPTION)
+    model, _ = prediction_child.load_eager(str(path), "cpu")
+    assert not any(isinstance(layer, convolutions.Conv3x3 | convolutions.UpConv2x2) for layer in model.modules())
+
+
+def test_steps_alone_are_those_of_all_images_of_an_epoch(suite, monkeypatch):
+    """Of 270 photographs the 34th batch of 8 has six: an epoch is 33.75 full batches."""
+    epochs = import_module("benchmarks.epochs")
+    ours = object.__new__(epochs.OurEpochs)
+    sampler = SimpleNamespace(of_epoch=lambda _: [[0] * 8] * 33 + [[0] * 6])
+    batches = [SimpleNamespace(image=[0] * 8)] * 34
+
+    class Loader(list):
+        pass
+
+    loader = Loader(batches)
+    loader.sampler = sampler
+    ours.loaders, ours.model, ours.parameters = {"train": loader}, None, None
+    ours.setting = SimpleNamespace(device="cpu")
+    monkeypatch.setattr(epochs, "our_step", lambda *_: lambda: None)
+    monkeypatch.setattr(epochs, "timed", lambda work, device, per: per)
+    assert ours.steps_alone(8) == pytest.approx(8 / 33.75)

@@ -327,3 +327,11 @@ def test_equal_but_for_rounding_is_no_difference():
 
 def test_a_confidence_keeps_its_digits():
     assert [comparison.percent(share) for share in (0.95, 0.9, 0.975, 0.999)] == ["95%", "90%", "97.5%", "99.9%"]
+
+
+def test_strata_side_by_side_keep_their_order():
+    names = [("species", "dog"), ("species", "cat"), ("size", "small"), ("size", "middle"), ("size", "large")]
+    rows = [(*name, 4, run, place + 0.1 * number) for place, name in enumerate(names) for number, run in enumerate(("b", "a"))]
+    table = strata.side_by_side(pd.DataFrame(rows, columns=["factor", "stratum", "images", "run", "mean"]))
+    assert [index[:2] for index in table.index] == names and list(table.columns) == ["b", "a"]
+    assert table["a"].tolist() == pytest.approx([0.1, 1.1, 2.1, 3.1, 4.1])

@@ -93,14 +93,16 @@ def test_passes_come_in_order_and_leave_the_threads_as_they_were(measured, monke
 def test_large_images_are_no_more_at_a_time_than_a_batch(measured, monkeypatch, batch_size):
     model, cache, _ = measured
     monkeypatch.setattr(inference, "PIXELS_A_PASS", 1)
-    at_once, most, lock = 0, 0, threading.Lock()
+    at_once, most, seen, lock = 0, 0, 0, threading.Lock()
+    together = threading.Barrier(batch_size)  # as many as a batch are at work at the same moment, however slow the machine
 
     def measure(rows, logits):
-        nonlocal at_once, most
+        nonlocal at_once, most, seen
         with lock:
-            at_once += 1
-            most = max(most, at_once)
-        time.sleep(0.05)
+            at_once, seen = at_once + 1, seen + 1
+            most, among_the_first = max(most, at_once), seen <= batch_size
+        if among_the_first:
+            together.wait(timeout=60)
         with lock:
             at_once -= 1
 
@@ -110,26 +112,27 @@ def test_large_images_are_no_more_at_a_time_than_a_batch(measured, monkeypatch, 
         inference.map_passes(measure, model, cache, DESCRIPTION, Fabric(accelerator="cpu", devices=1), batch_size)
     finally:
         torch.set_num_threads(before)
-    assert most == batch_size
+    assert most == batch_size and seen == len(cache)
 
 
 def test_behind_a_gpu_measures_come_in_order_and_do_not_pile_up(monkeypatch):
     monkeypatch.setattr(inference, "MOST_THREADS", 2)
     monkeypatch.setattr(inference, "usable_cores", lambda: 2)
-    made, done = [], []
+    made, done, waiting = [], [], []
 
     def logits(rows):
-        assert len(made) - len(done) <= 2
         made.append(rows.start)
+        waiting.append(len(made) - len(done))
         return np.zeros(rows.stop - rows.start)
 
     def measure(rows, logits):
-        time.sleep(0.02 if rows.start == 0 else 0)
+        time.sleep(0.02)
         done.append(rows.start)
         return rows.start, len(logits)
 
-    assert inference._measured_behind(measure, logits, inference.passes(10, 4)) == [(0, 4), (4, 4), (8, 2)]
-    assert made == [0, 4, 8] and sorted(done) == made
+    measures = inference._measured_behind(measure, logits, inference.passes(46, 4))
+    assert measures == [(start, 4) for start in range(0, 44, 4)] + [(44, 2)]
+    assert made == sorted(done) and max(waiting) == 2  # one that is measured, and the one just made
 
 
 def test_counts_by_policy_are_those_of_target_and_scored():

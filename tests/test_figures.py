@@ -327,7 +327,12 @@ def test_dice_by_breed_draws_means_and_intervals():
 def test_difference_histogram_counts_every_image(differences):
     interval = SimpleNamespace(mean=float(np.mean(differences)), low=-0.01, high=0.06)
     (axes,) = figures.difference_histogram(differences, interval, "unet", "resnet34_unet").axes
-    assert sum(bar.get_height() for bar in axes.containers[0]) == len(differences)
+    bars = axes.containers[0]
+    assert sum(bar.get_height() for bar in bars) == len(differences)
+    edges = [bar.get_x() for bar in bars]
+    assert min(map(abs, edges)) < 1e-12, "no bar holds images on which either run is better"
+    ahead = [bar.get_facecolor() for bar, edge in zip(bars, edges, strict=True) if edge > -1e-12]
+    assert len(set(ahead)) == 1 and len(bars) == 2 * len(ahead) and ahead[0] != bars[0].get_facecolor()
     better = sum(value > 0 for value in differences)
     assert axes.get_title(loc="right") == f"ResNet34+UNet better: {better} images"
 

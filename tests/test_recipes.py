@@ -16,6 +16,8 @@ from torch.utils.data import DataLoader
 from petseg_lib.config import NOTEBOOKS, ReadableError
 from petseg_lib.data.loaders import Batch
 from petseg_lib.data.pets import load_pets
+from petseg_lib.models import build_model
+from petseg_lib.models.resnet34_unet import ResidualBlock
 from petseg_lib.profiles import REPOSITORY
 
 
@@ -55,7 +57,7 @@ def test_no_image_is_trained_and_measured_on(recipes, tiny_dataset):
     dataset = load_pets(tiny_dataset())
     for split in ("dev", "test", "Bengal"):
         parts = {part: {pet.name for pet in those} for part, those in recipes.members(dataset, split).items()}
-        assert parts["train"] and parts["measured"] and not parts["train"] & parts["measured"]
+        assert all(parts.values()) and len(set().union(*parts.values())) == sum(map(len, parts.values()))
     tested = {pet.name for pet in dataset.split("test")}
     assert not tested & {pet.name for those in recipes.members(dataset, "dev").values() for pet in those}
     bengal = recipes.members(dataset, "Bengal")
@@ -195,3 +197,14 @@ def test_a_training_costs_seconds_of_a_core_and_on_a_gpu_those_of_the_clock(reci
     on_cpu = [{"cpu_seconds": seconds, "wall_seconds": 99.0} for seconds in (60.0, 80.0)]
     assert table.cost([on_cpu[0], on_cpu[1] | {"device": "cpu"}]) == "70"
     assert table.cost([on_cpu[0] | {"device": "NVIDIA H200"}]) == "99 of the clock, NVIDIA H200"
+
+
+def test_blocks_that_start_as_their_shortcuts_are_these_alone(recipes):
+    model = build_model("resnet34_unet", width=4, depth=3)
+    recipes.tried.apply("zero_residuals", model, [], 0)
+    blocks = [each for each in model.modules() if isinstance(each, ResidualBlock)]
+    assert len(blocks) == 7
+    for block in blocks:
+        x = torch.randn(2, block.conv1.in_channels, 8, 8)
+        shortcut = x if block.downsample is None else block.downsample(x)
+        torch.testing.assert_close(block(x), shortcut.relu())

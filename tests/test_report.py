@@ -380,3 +380,14 @@ def test_make_report_names_the_profiles_runs(profile):
     command = ["make", "--dry-run", "report", f"PROFILE={profile}"]
     result = subprocess.run(command, cwd=REPOSITORY, env=outside, capture_output=True, text=True, check=True)
     assert result.stdout.splitlines()[-1] == ".venv/bin/petseg report runs/sample --pdf"
+
+
+@pytest.mark.parametrize(
+    "path", sorted((REPOSITORY / "figures").glob("*/*.csv")), ids=lambda path: f"{path.parent.name}/{path.name}"
+)
+def test_committed_tables_are_of_the_csv_files_beside_them(path):
+    drawn = markdown(Table(path.stem, "", "", as_text(pd.read_csv(path))), "")
+    committed = (path.parent / "tables" / f"{path.stem}.md").read_text(encoding="utf-8")
+    assert [line for line in committed.splitlines() if line.startswith("|")] == [
+        line for line in drawn.splitlines() if line.startswith("|")
+    ]

@@ -23,6 +23,7 @@ from petseg_lib.data.pets import load_pets
 from petseg_lib.data.pictures import DatasetError
 from petseg_lib.data.statistics import ChannelStatistics, channel_statistics, save_statistics
 from petseg_lib.data.synthetic import draw_pets
+from petseg_lib.dice import build_loss
 from petseg_lib.models import build_model
 
 SMALL = {"image_size": 32, "width": 4, "depth": 2, "batch_size": 4, "epochs": 2, "device": "cpu"}
@@ -653,3 +654,26 @@ def test_the_scale_of_float16_is_gone_on_with(pets, monkeypatch):
     assert not loaded
     train(pets, "runs/t/scale")
     assert loaded == [7]
+
+
+@pytest.mark.parametrize("pixels_a_pass", [1, 10**9])
+def test_a_loss_is_pooled_over_each_batch_however_many_go_together(pets, monkeypatch, pixels_a_pass):
+    """Batches of 3, 3, ... and fewer: Dice in the loss is of a batch, and the mean weighs each by its images."""
+    monkeypatch.setattr(training, "PIXELS_A_PASS", pixels_a_pass)
+    parameters = UNetParameters.checked(SMALL | {"loss": "bce_dice"})
+    fabric = training.start(parameters)
+    cache = open_cache(pets, pets.split("train")[:8], parameters.image_size)
+    loader = build_loader(cache, parameters, (0.5,) * 3, (0.25,) * 3, train=False, batch_size=3)
+    model = build_model(parameters.model, **parameters.model_settings())
+    loss_of = build_loss("bce_dice")
+    (loss, dice), (batch, logits) = training._measure(model, loader, loss_of, fabric)
+    losses, scores = [], []
+    with torch.no_grad():
+        for each in loader:
+            predicted = model.eval()(each.image)
+            losses += [loss_of(predicted, each.target, each.scored).item()] * len(each.image)
+            for mask, target in zip(predicted > 0, each.target.bool(), strict=True):
+                scores.append((2 * (mask & target).sum() / (mask.sum() + target.sum())).item())
+    assert len(losses) == 8 and loss == pytest.approx(sum(losses) / 8, rel=1e-5)
+    assert dice == pytest.approx(sum(scores) / 8, rel=1e-5)
+    assert len(batch.image) == len(logits) == 3

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from petseg_lib.figures.canvas import chart, styled
 from petseg_lib.figures.style import INK, SKY, VERMILION, breed_label, run_label, run_looks
@@ -134,6 +134,7 @@ def differences_from_best(pairs: pd.DataFrame, runs: Sequence[str]) -> Figure:
         axes.text(1.02, place, words.replace("-", "−"), transform=axes.get_yaxis_transform(), va="center", fontsize=9)
     axes.set_yticks(range(len(rows)), [looks[name].label for name in rows["run"]])
     axes.set(xlabel=f"mean Dice of an image, less that of {looks[best].label}", ylim=(len(rows) - 0.5, -0.5))
+    axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.grid(axis="y", visible=False)
     axes.tick_params(axis="y", length=0)
     return figure
