@@ -210,7 +210,7 @@ def test_an_interval_does_not_depend_on_the_memory_it_takes(monkeypatch):
     differences = np.random.default_rng(0).normal(0.01, 0.05, (3, 40))
     for of in (ablations.hierarchical_interval, lambda values: comparison.mean_interval(values[0])):
         whole = of(differences)
-        for module in (ablations, comparison):
-            monkeypatch.setattr(module, "VALUES_AT_ONCE", 130)
-        assert of(differences) == whole
-        monkeypatch.undo()
+        with monkeypatch.context() as patch:
+            for module in (ablations, comparison):
+                patch.setattr(module, "VALUES_AT_ONCE", 130)
+            assert of(differences) == whole
