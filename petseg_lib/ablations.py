@@ -1,16 +1,17 @@
 """A sweep's questions, answered over seeds: paired differences with intervals, and a plain sentence each."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from petseg_lib.comparison import VALUES_AT_ONCE, Interval, mean_interval, percent, same_images
-from petseg_lib.config import BorderPolicy, ParameterError
+from petseg_lib.config import BorderPolicy, ParameterError, shown
 from petseg_lib.evaluation import dice_per_image
 from petseg_lib.profiles import Profile
-from petseg_lib.runs import Run, is_finished
-from petseg_lib.sweeps import as_stated, folder_of
+from petseg_lib.runs import Run, RunError, is_finished
+from petseg_lib.sweeps import as_stated, folder_of, left_open
 
 
 @dataclass(frozen=True)
@@ -107,9 +108,10 @@ def runs_by_variant(sweep: Profile) -> dict[str, dict[int, Run]]:
 
     Raises:
         ParameterError: the sweep has no variants, or its grid is not `seed` alone.
-        RunError: a run stands under other parameters than the sweep's.
+        RunError: a run stands under other parameters than the sweep's, or runs differ in what the sweep leaves open.
     """
     runs: dict[str, dict[int, Run]] = {}
+    first: dict[tuple[str, str], tuple[Run, Any]] = {}
     for name, point in sweep.points.items():
         if set(point) != {"variant", "seed"}:
             raise ParameterError(
@@ -117,6 +119,13 @@ def runs_by_variant(sweep: Profile) -> dict[str, dict[int, Run]]:
             )
         run, (notebook, settings) = Run(folder_of(sweep, name)), sweep.runs[name]
         is_finished(run, as_stated(run, notebook, settings))
+        for parameter, value in left_open(run, notebook, settings).items():
+            other, its_value = first.setdefault((notebook, parameter), (run, value))
+            if value != its_value:
+                raise RunError(
+                    f"{shown(run.folder)} and {shown(other.folder)} differ in {parameter} ({value!r} and {its_value!r}), of which the "
+                    "sweep says nothing: `petseg sweep` trains what does not belong to it again"
+                )
         runs.setdefault(point["variant"], {})[point["seed"]] = run
     return runs
 

@@ -70,6 +70,13 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--split", choices=["train", "valid", "trainval", "test"], default="test", help="default: test")
     evaluate.set_defaults(command=_evaluate)
 
+    predict = commands.add_parser("predict", help="cut the pets out of photographs with a finished run's network")
+    predict.add_argument("run_dir", metavar="RUN_DIR", help="folder of a finished training run")
+    predict.add_argument("photographs", metavar="PHOTOGRAPHS", help="folder of photographs, or one file")
+    predict.add_argument("--out", metavar="DIR", required=True, help="folder for masks/, cutouts/ and cutouts.csv")
+    predict.add_argument("--threshold", type=float, default=0.5, metavar="T", help="pet above this probability (default: 0.5)")
+    predict.set_defaults(command=_predict)
+
     sweep = commands.add_parser("sweep", help="run a notebook many times", description=SWEEP_HELP, formatter_class=plain)
     sweep.add_argument("file", metavar="SWEEP", help="path or name of a sweep, e.g. profiles/sweeps/ablations.yaml")
     sweep.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads of a run (default: chosen)")
@@ -127,6 +134,17 @@ def _evaluate(options: argparse.Namespace) -> None:
     from petseg_lib.evaluation import evaluate_run
 
     print(evaluate_run(options.run_dir, options.data, options.split).to_string(index=False))
+
+
+def _predict(options: argparse.Namespace) -> int:
+    from petseg_lib.cutouts import cut_out_folder
+
+    table, left_out = cut_out_folder(options.run_dir, options.photographs, options.out, options.threshold)
+    print(table.to_string(index=False, float_format="{:.4f}".format))
+    print(f"{len(table)} photographs: {options.out}/cutouts, {options.out}/masks, {options.out}/cutouts.csv")
+    for reason in left_out.values():
+        print(f"petseg: left out: {reason}", file=sys.stderr)
+    return 1 if left_out else 0
 
 
 def _report(options: argparse.Namespace) -> None:

@@ -57,6 +57,10 @@ class Parameters(BaseModel):
             raise ValueError("png must be among them")
         return formats
 
+    def of_data(self) -> dict[str, str]:
+        """`data`, and `limit_images` where there is a limit, as settings for the runs that a notebook trains."""
+        return {"data": self.data} | ({"limit_images": str(self.limit_images)} if self.limit_images else {})
+
     @classmethod
     def from_notebook(cls, namespace: dict[str, Any]) -> "Parameters":
         """The parameters of a notebook's cell, checked.
@@ -260,6 +264,17 @@ class AblationParameters(Parameters):
     confidence: number(float, gt=0.5, lt=1) = Field(0.95, description="confidence of each interval, 0.5 to 1")
 
 
+class PredictionParameters(Parameters):
+    """Notebook 07."""
+
+    run_dir: str = Field("runs/demo/predict", min_length=1, description=Parameters.model_fields["run_dir"].description)
+    model_run: str = Field("unet", min_length=1, description="run folder of a training, or its name beside this run")
+    photographs: str = Field("", description="folder of photographs to cut out, or one file; empty = the test split's")
+    threshold: number(float, gt=0, lt=1) = Field(0.5, description="pet where the probability is above it, 0 to 1")
+    shown: number(int, ge=1, le=50) = Field(8, description="photographs in the picture, 1 to 50")
+    train_missing: bool = Field(True, description="train the profile's run that does not stand yet")
+
+
 NOTEBOOKS: dict[str, type[Parameters]] = {
     "01_data_exploration": ExplorationParameters,
     "02_mean_std": MeanStdParameters,
@@ -267,6 +282,7 @@ NOTEBOOKS: dict[str, type[Parameters]] = {
     "04_resnet34_unet_training": ResNet34UNetParameters,
     "05_comparison": ComparisonParameters,
     "06_ablations": AblationParameters,
+    "07_predict": PredictionParameters,
 }
 
 

@@ -181,12 +181,21 @@ def predict(
     for pet in pets:
         photograph = read_photograph(dataset.photograph_path(pet))
         truth, scored = target_and_scored(read_trimap(dataset.trimap_path(pet)), description["border_policy"])
-        small = resize_photograph(photograph, description["image_size"])
-        image = normalise(small[None], description["mean"], description["std"])
-        with torch.inference_mode():
-            logits = torch.from_numpy(to_size(logits_of(model, image, fabric)[0], truth.shape))
-        predictions.append(Prediction(photograph, truth, logits.sigmoid().numpy(), scored))
+        predictions.append(Prediction(photograph, truth, probabilities(model, photograph, description, fabric), scored))
     return predictions
+
+
+def probabilities(model: nn.Module, photograph: np.ndarray, description: dict[str, Any], fabric: Fabric) -> np.ndarray:
+    """(H, W, 3) uint8 -> (H, W) float32 in [0, 1], how sure the model is of each pixel that it is pet.
+
+    Args:
+        model: of `for_inference`.
+        description: `checkpoints.describe_model` of it.
+    """
+    small = resize_photograph(photograph, description["image_size"])
+    image = normalise(small[None], description["mean"], description["std"])
+    logits = to_size(logits_of(model, image, fabric)[0], photograph.shape[:2])
+    return torch.from_numpy(logits).sigmoid().numpy()
 
 
 def to_size(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -90,7 +90,7 @@ def run_notebook(
     if is_finished(run, checked_parameters):
         say(run.name, "is finished already and left alone; --force trains it again")
         return run.folder
-    check_data(run, checked_parameters.data)
+    check_data(run, checked_parameters)
     return execute(path, run.folder, parameters)
 
 

@@ -144,7 +144,7 @@ def settings_for_sweep(sweep: Path, settings: dict[str, str]) -> dict[str, str]:
     """
     content = _read(sweep)
     stated = (_varied(content) | (content.get("parameters") or {}).keys()) - OF_DATA
-    return {name: value for name, value in settings.items() if name not in stated}
+    return {name: value for name, value in settings.items() if name not in stated and (name, value) != ("limit_images", "0")}
 
 
 def _varied(content: dict[str, Any]) -> set[str]:
@@ -240,6 +240,6 @@ def _check_names(where: str, values: dict[str, Any], notebooks: Iterable[str]) -
 def _check_siblings(path: Path, runs: dict[str, tuple[str, dict[str, Any]]]) -> None:
     """A misspelt name of another run would otherwise be found only hours later."""
     for run, (_, values) in runs.items():
-        for name in [*values.get("runs", []), *([values["statistics_run"]] if "statistics_run" in values else [])]:
+        for name in [*values.get("runs", []), *(values[key] for key in ("statistics_run", "model_run") if key in values)]:
             if name not in runs and Path(name).name == name:
                 raise ParameterError(f"profile {path.stem}, run {run} names run {name!r}, but there are {', '.join(runs)}")

@@ -15,7 +15,16 @@ from typing import Any, BinaryIO
 import pandas as pd
 from filelock import FileLock, Timeout
 
-from petseg_lib.config import NOTEBOOKS, Parameters, ReadableError, TrainingParameters, shown, workspace
+from petseg_lib.config import (
+    NOTEBOOKS,
+    AblationParameters,
+    Parameters,
+    PredictionParameters,
+    ReadableError,
+    TrainingParameters,
+    shown,
+    workspace,
+)
 from petseg_lib.data.pets import dataset_folder, dataset_root
 
 PACKAGES = ("torch", "torchvision", "lightning-fabric", "albumentations", "numpy", "opencv-python-headless", "pillow")
@@ -52,7 +61,7 @@ class Run:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """All of params.json: notebook, parameters, commit, python, platform, packages, left_out; nothing where it is missing."""
+        """All of params.json: notebook, parameters, commit, python, platform, packages, left_out, normalisation; nothing where it is missing."""
         return self._json("params.json") if (self.folder / "params.json").is_file() else {}
 
     @property
@@ -123,7 +132,7 @@ def open_run(parameters: Parameters, notebook: str) -> Run:
     _lock(run)
     if _stands(run, parameters):
         return run
-    check_data(run, parameters.data)
+    check_data(run, parameters)
     for name in _RESULTS:
         path = run.folder / name
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
@@ -134,14 +143,17 @@ def open_run(parameters: Parameters, notebook: str) -> Run:
     return run
 
 
-def check_data(run: Run, data: str) -> None:
+def check_data(run: Run, parameters: Parameters) -> None:
     """Refuse to give up what stands in a run folder for a dataset that is not there: a wrong name must not cost a training.
 
     Raises:
-        DatasetError: the run is begun or finished, and `data` names no dataset.
+        DatasetError: the run is begun or finished, and `data` names no dataset, of which the notebook has need.
     """
-    if run.begun and data != "demo":
-        dataset_root(dataset_folder(data))
+    reads_none = isinstance(parameters, AblationParameters) or (
+        isinstance(parameters, PredictionParameters) and parameters.photographs
+    )
+    if run.begun and parameters.data != "demo" and not reads_none:
+        dataset_root(dataset_folder(parameters.data))
 
 
 def lasting(parameters: Parameters) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from petseg_lib.config import NOTEBOOKS, Parameters, TrainingParameters, shown, workspace
+from petseg_lib.config import NOTEBOOKS, ParameterError, Parameters, TrainingParameters, shown, workspace
 from petseg_lib.execute import duration, run_again
 from petseg_lib.gpus import usable_cores, visible_gpus
 from petseg_lib.profiles import REPOSITORY, Profile, find_sweep, load_profile, settings_from_environment
@@ -28,22 +28,31 @@ def is_changed(run: Run, parameters: TrainingParameters) -> bool:
 
 def as_stated(run: Run, notebook: str, settings: dict[str, Any]) -> Parameters:
     """A run's parameters as its sweep states them; what the sweep leaves open (a device, say) as the run has it."""
-    model = NOTEBOOKS[notebook]
+    try:
+        return NOTEBOOKS[notebook].checked(left_open(run, notebook, settings) | settings)
+    except ParameterError:  # what the run has and what the sweep states do not go together
+        return NOTEBOOKS[notebook].checked(settings)
+
+
+def left_open(run: Run, notebook: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """Of a run that stands, the parameters of which its sweep says nothing."""
     standing = run.parameters if run.begun and run.notebook == notebook else {}
-    return model.checked({name: value for name, value in standing.items() if name in model.model_fields} | settings)
+    return {name: value for name, value in standing.items() if name in NOTEBOOKS[notebook].model_fields.keys() - settings.keys()}
 
 
 def train_missing(sweep: Profile, file: Path, settings: dict[str, str]) -> None:
-    """Train the runs of a sweep that do not stand, or stand under other parameters, one after the other.
+    """Train the runs of a sweep that do not stand, one after the other.
 
     Args:
         sweep: as `load_profile` read it from `file` with `settings`.
+
+    Raises:
+        RunError: a run stands under other parameters; `petseg sweep` trains such runs again.
     """
     for name, (notebook, stated) in sweep.runs.items():
         run = Run(folder_of(sweep, name))
-        changed = is_changed(run, as_stated(run, notebook, stated))
-        if changed or not run.complete:
-            run_again(run.folder, settings | ({"force": "true"} if changed else {}), file)
+        if not is_finished(run, as_stated(run, notebook, stated)):
+            run_again(run.folder, left_open(run, notebook, stated) | settings, file)
 
 
 def folder_of(sweep: Profile, run: str) -> Path:

@@ -1,6 +1,6 @@
-"""ipywidgets over figures: a dataset browser and a prediction viewer.
+"""ipywidgets over figures: a dataset browser, and viewers of predictions and of cut-outs.
 
-Both draw through a function of `figures` into a picture widget, which holds PNG bytes: a saved notebook keeps nothing but
+All draw through a function of `figures` into a picture widget, which holds PNG bytes: a saved notebook keeps nothing but
 the widget's own view, and a test can read what a control changed.
 """
 
@@ -14,12 +14,13 @@ from ipywidgets import Button, Dropdown, FloatSlider, HBox, Label, VBox
 from matplotlib.figure import Figure
 
 from petseg_lib.config import ImageParameters
+from petseg_lib.cutouts import Cutout
 from petseg_lib.data.augment import build_augmentation
 from petseg_lib.data.cache import resize_photograph
 from petseg_lib.data.masks import BORDER_POLICIES, resize_trimap
 from petseg_lib.data.pets import SPLITS, PetDataset
 from petseg_lib.data.pictures import read_photograph, read_trimap
-from petseg_lib.figures import Prediction, browse_panel, image_dice, move_threshold, prediction_panel
+from petseg_lib.figures import Prediction, browse_panel, cutout_panel, image_dice, move_threshold, prediction_panel
 from petseg_lib.figures.canvas import CSS_DPI, Live
 from petseg_lib.figures.predictions import verdict_axes
 from petseg_lib.figures.style import WIDTH, breed_label, run_label
@@ -170,6 +171,50 @@ class PredictionViewer(VBox):
         }
         self.dice.value = "    ".join(f"{run_label(name)} Dice {score:.4f}".strip() for name, score in scores.items())
         self.picture.value = self._live.png()
+
+
+class CutoutViewer(VBox):
+    """Look through cut-outs: photograph, probability, and what is cut out at any threshold.
+
+    Attributes:
+        choice: dropdown of the photographs.
+        previous, next: buttons.
+        threshold: slider from 0 to 1.
+        picture: an Image with PNG bytes.
+    """
+
+    def __init__(self, cutouts: Sequence[Cutout], threshold: float = 0.5) -> None:
+        """Args: cutouts: one or more. threshold: pet where the probability is above it."""
+        if not cutouts:
+            raise ValueError("there is no cut-out to view: at least 1 is needed")
+        self._cutouts = list(cutouts)
+        options = [(breed_label(each.name), number) for number, each in enumerate(self._cutouts)]
+        self.choice = _dropdown("photograph", options, 0)
+        self.previous = Button(description="previous", icon="arrow-left")
+        self.next = Button(description="next", icon="arrow-right")
+        self.threshold = FloatSlider(threshold, min=0, max=1, step=0.01, description="threshold", readout_format=".2f")
+        self.picture = _picture()
+        super().__init__([HBox([self.choice, self.previous, self.next]), self.picture, self.threshold])
+        self.choice.observe(lambda change: self._draw(), "value")
+        self.previous.on_click(lambda button: self._step(-1))
+        self.next.on_click(lambda button: self._step(1))
+        self.threshold.observe(lambda change: self._draw(), "value")
+        self._draw()
+
+    def __repr__(self) -> str:
+        return f"CutoutViewer of {len(self._cutouts)} photographs: run this cell to use it"
+
+    def _step(self, by: int) -> None:
+        self.choice.value = (self.choice.value + by) % len(self._cutouts)
+
+    def _draw(self) -> None:
+        figure = cutout_panel(self._cutouts[self.choice.value], self.threshold.value)
+        self.picture.value = Live(figure, []).png()
+
+
+def cutout_viewer(cutouts: Sequence[Cutout], threshold: float = 0.5) -> CutoutViewer:
+    """A viewer of cut-outs, to stand as the last expression of a cell."""
+    return CutoutViewer(cutouts, threshold)
 
 
 def dataset_browser(dataset: PetDataset, parameters: ImageParameters) -> DatasetBrowser:

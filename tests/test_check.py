@@ -346,6 +346,8 @@ def test_a_name_in_other_letters_is_missing(tiny_dataset, monkeypatch):
     """On a disk without upper and lower case the file can be opened, but training looks for the name itself."""
     root = tiny_dataset()
     (root / PHOTOGRAPH).rename(root / "images" / f"{TIDY}.JPG")
+    with Image.open(root / "images" / f"{TIDY}.JPG") as image:
+        image.convert("L").save(root / "images" / f"{TIDY}.JPG", format="JPEG")  # a note on the file hides nothing
     read = Path.read_bytes
     monkeypatch.setattr(Path, "read_bytes", lambda path: read(path if path.exists() else path.with_suffix(path.suffix.upper())))
     assert (PHOTOGRAPH, "is missing under exactly this name", STOPS) in added(root)

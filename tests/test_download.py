@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 import shutil
 import tarfile
 import threading
@@ -288,3 +289,14 @@ def test_a_second_download_into_a_folder_is_refused(server, archives, folder):
     ):
         download(folder, progress=False, archives=archives)
     assert not list(folder.glob("*.part"))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="rights of POSIX")
+def test_a_folder_that_cannot_be_written_is_told_in_words(server, archives, folder, monkeypatch):
+    def refused(self, **_):
+        raise PermissionError(13, "Permission denied")
+
+    folder.mkdir(parents=True)
+    monkeypatch.setattr(FileLock, "acquire", refused)
+    with pytest.raises(DatasetError, match=r"the data folder .* cannot be used: .*Permission denied"):
+        download(folder, progress=False, archives=archives)

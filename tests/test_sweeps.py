@@ -17,7 +17,7 @@ from petseg_lib import execute, sweeps
 from petseg_lib.config import NOTEBOOKS, ParameterError, UNetParameters
 from petseg_lib.gpus import one_gpu, usable_cores, visible_gpus
 from petseg_lib.profiles import find_sweep, load_profile, settings_for_sweep
-from petseg_lib.runs import Run, lasting
+from petseg_lib.runs import Run, RunError, lasting
 
 SWEEP = """
 notebook: 03_unet_training
@@ -307,11 +307,14 @@ def test_no_setting_replaces_what_a_sweep_varies(folder):
 
 def test_a_sweep_that_a_notebook_reads_keeps_what_it_states(folder):
     given = {"data": "pets", "limit_images": "4", "seed": "3", "epochs": "1", "image_size": "64", "device": "cpu"}
-    kept = settings_for_sweep(write(folder, SWEEP), given)
-    assert kept == {"data": "pets", "limit_images": "4", "device": "cpu"}
+    path = write(folder, SWEEP)
+    assert settings_for_sweep(path, given) == {"data": "pets", "limit_images": "4", "device": "cpu"}
+    assert settings_for_sweep(path, given | {"limit_images": "0"}) == {"data": "pets", "device": "cpu"}, (
+        "notebook 06 hands on no 0"
+    )
 
 
-def test_what_is_missing_or_changed_is_trained_and_nothing_else(folder):
+def test_what_is_missing_is_trained_and_what_is_changed_refused(folder):
     small = SMALL.replace("[0, 1, 2]", "[0, 1]")
     path = write(folder, small)
     runs = {seed: Run(sweeps.folder_of(load_profile(path), f"seed={seed}")) for seed in (0, 1)}
@@ -322,16 +325,18 @@ def test_what_is_missing_or_changed_is_trained_and_nothing_else(folder):
         return {seed: (run.folder / "metrics.json").stat().st_mtime_ns for seed, run in runs.items()}
 
     first = trained()
-    (runs[1].folder / "metrics.json").unlink()
-    second = trained()
-    assert second[0] == first[0] and second[1] != first[1]
-    write(folder, small.replace("epochs: 3", "epochs: 2"))
-    third = trained()
-    assert not set(third.values()) & set(second.values()) and {run.metrics["epochs"] for run in runs.values()} == {2}
-    record = json.loads((runs[0].folder / "params.json").read_text())
+    record = json.loads((runs[1].folder / "params.json").read_text())
     record["parameters"]["device"] = "cpu"  # which the sweep leaves open
-    (runs[0].folder / "params.json").write_text(json.dumps(record))
-    assert trained() == third
+    (runs[1].folder / "params.json").write_text(json.dumps(record))
+    assert trained() == first
+    (runs[1].folder / "metrics.json").unlink()
+    (runs[1].folder / "resume").mkdir()  # as an interrupt leaves it
+    second = trained()
+    assert second[0] == first[0] and second[1] != first[1] and runs[1].metrics["device"] == "cpu"
+    write(folder, small.replace("epochs: 3", "epochs: 2"))
+    with pytest.raises(RunError, match=r"seed=0 holds a finished run of other parameters: epochs is 2 and was 3"):
+        trained()
+    assert {seed: (run.folder / "metrics.json").stat().st_mtime_ns for seed, run in runs.items()} == second
 
 
 def test_a_plan_under_force_trains_what_is_finished(folder):

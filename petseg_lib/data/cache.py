@@ -24,7 +24,7 @@ from petseg_lib.data.masks import resize_trimap
 from petseg_lib.data.pets import Pet, PetDataset, settle
 from petseg_lib.data.pictures import DatasetError, read_photograph, read_trimap
 
-FORMAT_VERSION = 1  # raise it when the same files would give other pixels
+FORMAT_VERSION = 2  # raise it when the same files would give other pixels
 
 
 @dataclass

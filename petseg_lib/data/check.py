@@ -125,7 +125,9 @@ def check_folder(folder: str | Path, progress: bool = False) -> Check:
     pairs = _read_pairs(dataset, dataset.pets, progress)
     for pair in pairs:
         problems += pair.problems
-    problems += _of_another_spelling(dataset.pets, there, {problem.file for problem in problems})
+    problems += _of_another_spelling(
+        dataset.pets, there, {problem.file for problem in problems if problem.problem == "is missing"}
+    )
     problems += _same_photographs(dataset.pets, [pair.digest for pair in pairs])
     problems += _unlisted("images", there["images"], {f"{pet.name}.jpg" for pet in dataset.pets})
     problems += _unlisted("annotations/trimaps", there["annotations/trimaps"], {f"{pet.name}.png" for pet in dataset.pets})

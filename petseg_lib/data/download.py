@@ -76,6 +76,30 @@ def download(folder: str | Path, progress: bool = True, archives: tuple[Archive,
     folder = Path(folder).expanduser()
     try:
         folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DatasetError(f"the data folder {folder} cannot be used: {error}") from error
+    if _stands(folder, pairs):
+        return folder
+    lock = FileLock(folder / ".download.lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise DatasetError(f"another download into {folder} is under way: wait for it, or end it and start again") from None
+    except OSError as error:
+        raise DatasetError(f"the data folder {folder} cannot be used: {error}") from error
+    try:
+        if not _stands(folder, pairs):  # another process may have put it there meanwhile
+            _download(folder, archives, pairs, progress)
+    finally:
+        if os.name == "posix":  # Windows removes it itself, and no file that is open
+            Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
+    return folder
+
+
+def _stands(folder: Path, pairs: int) -> bool:
+    """Whether the whole dataset stands in the folder."""
+    try:
         there = sorted(path.name for path in folder.iterdir() if path.name in ("images", "annotations", "oxford-iiit-pet"))
     except OSError as error:
         raise DatasetError(f"the data folder {folder} cannot be used: {error}") from error
@@ -87,19 +111,7 @@ def download(folder: str | Path, progress: bool = True, archives: tuple[Archive,
                 f"{folder} already holds {some(there)}, but not the whole dataset ({error}): "
                 "move that away or name another folder; nothing was changed"
             ) from error
-        return folder
-    lock = FileLock(folder / ".download.lock", blocking=False)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise DatasetError(f"another download into {folder} is under way: wait for it, or end it and start again") from None
-    try:
-        _download(folder, archives, pairs, progress)
-    finally:
-        if os.name == "posix":  # Windows removes it itself, and no file that is open
-            Path(lock.lock_file).unlink()
-        lock.release()
-    return folder
+    return bool(there)
 
 
 def _download(folder: Path, archives: tuple[Archive, ...], pairs: int, progress: bool) -> None:

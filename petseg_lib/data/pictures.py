@@ -13,6 +13,15 @@ from PIL import Image, UnidentifiedImageError
 from petseg_lib.config import ReadableError
 
 ORIENTATION_TAG = 0x0112
+UPRIGHT = {  # what turns a photograph of each EXIF orientation upright (CIPA DC-008, Exif 2.32, table 6)
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 _warnings_lock = threading.Lock()
 
 
@@ -38,6 +47,19 @@ def open_rgb(path: Path) -> Image.Image:
     """
     with named(f"the photograph {path}"):
         return decoded_rgb(opened(file_bytes(path)))
+
+
+def read_upright(path: Path) -> np.ndarray:
+    """A photograph as people see it, (H, W, 3) uint8, turned as its EXIF orientation says, which telephones rely on.
+
+    Raises:
+        DatasetError: as of `open_rgb`.
+    """
+    with named(f"the photograph {path}"):
+        picture = opened(file_bytes(path))
+        rgb = decoded_rgb(picture)
+        turn = UPRIGHT.get(orientation(picture))
+        return np.asarray(rgb if turn is None else rgb.transpose(turn))
 
 
 def read_trimap(path: Path) -> np.ndarray:

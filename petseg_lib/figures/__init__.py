@@ -10,6 +10,7 @@ from petseg_lib.figures.comparison import (
     differences_from_best,
 )
 from petseg_lib.figures.conventions import convention_ranges
+from petseg_lib.figures.cutouts import cutout_grid, cutout_panel
 from petseg_lib.figures.dataset import (
     breed_counts,
     channel_histogram,
@@ -43,6 +44,8 @@ __all__ = [
     "channel_histogram",
     "convention_ranges",
     "cost_against_dice",
+    "cutout_grid",
+    "cutout_panel",
     "dice_by_breed",
     "dice_by_stratum",
     "dice_distribution",

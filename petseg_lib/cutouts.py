@@ -1,0 +1,143 @@
+"""Pets cut out of any photographs: no trimap is needed, and none is looked for."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+from lightning_fabric import Fabric
+from PIL import Image
+from torch import nn
+
+from petseg_lib.checkpoints import load_model
+from petseg_lib.config import ReadableError, workspace
+from petseg_lib.data.pictures import DatasetError, read_upright, some
+from petseg_lib.devices import open_fabric
+from petseg_lib.evaluation import probabilities
+from petseg_lib.inference import for_inference
+from petseg_lib.runs import Run, write_table
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+UNSURE = (0.1, 0.9)  # probabilities between which a network has not made up its mind
+
+
+class Cutout(NamedTuple):
+    """A photograph, and what a network makes of it.
+
+    name: of the files that `cut_out_all` writes. photograph: (H, W, 3) uint8, upright. probability: (H, W) in [0, 1].
+    """
+
+    name: str
+    photograph: np.ndarray
+    probability: np.ndarray
+
+
+def photographs_in(place: str | Path, limit: int = 0) -> list[Path]:
+    """The photographs of a folder, by name, folders in it left out; or the one file that is named.
+
+    Args:
+        place: absolute, or relative to the current folder or else to the workspace.
+        limit: how many at most, evenly spaced; 0 = all.
+
+    Raises:
+        DatasetError: there is no such place, or no photograph in it.
+    """
+    path = Path(place).expanduser()
+    path = path if path.exists() else workspace() / path
+    if not path.exists():
+        raise DatasetError(f"the photographs {place} do not exist")
+    if path.is_file():
+        return [path]
+    found = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and not file.name.startswith("."))
+    if not found:
+        raise DatasetError(f"{place} has no photograph: files named {', '.join(SUFFIXES)} are looked for")
+    return [found[place] for place in np.linspace(0, len(found) - 1, min(limit or len(found), len(found))).round().astype(int)]
+
+
+def names_of(paths: Sequence[Path]) -> list[str]:
+    """A name for each file: that without its suffix, or with it where several would have the same."""
+    stems = [path.stem for path in paths]
+    return [path.name if stems.count(path.stem) > 1 else path.stem for path in paths]
+
+
+def cut_out(photograph: np.ndarray, probability: np.ndarray, threshold: float = 0.5) -> np.ndarray:
+    """(H, W, 4) uint8: the photograph, opaque where the probability is above the threshold and transparent elsewhere."""
+    return np.dstack([photograph, np.where(probability > threshold, np.uint8(255), np.uint8(0))])
+
+
+def cutouts(
+    model: nn.Module, description: dict[str, Any], paths: Sequence[Path], fabric: Fabric, left_out: dict[str, str] | None = None
+) -> Iterator[Cutout]:
+    """Each photograph in turn, one in memory at a time.
+
+    Args:
+        description: `checkpoints.describe_model` of the model.
+        left_out: gets the name and the reason of each photograph that cannot be used; None = raise.
+
+    Raises:
+        DatasetError: a photograph cannot be used.
+    """
+    model = for_inference(model, fabric)
+    for path, name in zip(paths, names_of(paths), strict=True):
+        try:
+            photograph = read_upright(path)
+        except DatasetError as error:
+            if left_out is None:
+                raise
+            left_out[name] = str(error)
+            continue
+        yield Cutout(name, photograph, probabilities(model, photograph, description, fabric))
+
+
+def cut_out_all(
+    model: nn.Module,
+    description: dict[str, Any],
+    paths: Sequence[Path],
+    folder: Path,
+    fabric: Fabric,
+    threshold: float = 0.5,
+    bad_samples: Literal["stop", "skip"] = "stop",
+) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Write `masks/NAME.png` (0 and 255) and `cutouts/NAME.png` (the pet on nothing) of each photograph, and cutouts.csv.
+
+    Returns:
+        A row a photograph: name, width and height (px), share (of the photograph that is pet, 0 to 1), unsure (share of its
+        pixels whose probability is between 0.1 and 0.9); and what was left out, with the reasons.
+
+    Raises:
+        DatasetError: a photograph cannot be used, under `stop`; or none can.
+    """
+    left_out: dict[str, str] = {}
+    rows = []
+    for name in ("masks", "cutouts"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    for name, photograph, probability in cutouts(model, description, paths, fabric, None if bad_samples == "stop" else left_out):
+        cut = cut_out(photograph, probability, threshold)
+        Image.fromarray(cut[..., 3]).save(folder / "masks" / f"{name}.png")
+        Image.fromarray(cut).save(folder / "cutouts" / f"{name}.png")
+        unsure = ((probability > UNSURE[0]) & (probability < UNSURE[1])).mean()
+        rows.append((name, photograph.shape[1], photograph.shape[0], (cut[..., 3] > 0).mean(), unsure))
+    if not rows:
+        raise DatasetError(f"no photograph can be used: {some(left_out.values())}")
+    table = pd.DataFrame(rows, columns=["name", "width", "height", "share", "unsure"])
+    write_table(folder / "cutouts.csv", table)
+    return table, left_out
+
+
+def cut_out_folder(run_dir: str, photographs: str, out: str, threshold: float = 0.5) -> tuple[pd.DataFrame, dict[str, str]]:
+    """What the command `petseg predict` does: a finished run's network over a folder, or one file.
+
+    Raises:
+        RunError: the run has no usable model.
+        DatasetError: there is no photograph that can be used.
+        ReadableError: the threshold is not between 0 and 1, or `out` lies in the folder of the photographs.
+    """
+    if not 0 < threshold < 1:
+        raise ReadableError(f"threshold is {threshold}, but it must be above 0 and below 1")
+    paths, folder = photographs_in(photographs), Path(out).expanduser().resolve()
+    if folder.is_relative_to(paths[0].resolve().parent) and Path(photographs).expanduser().is_dir():
+        raise ReadableError(f"{out} lies in the folder of the photographs, where nothing is written: name another one")
+    run = Run(Path(run_dir) if Path(run_dir).is_dir() else workspace() / run_dir)
+    model, description = load_model(run.folder / "model.safetensors")
+    return cut_out_all(model, description, paths, folder, open_fabric(), threshold, "skip")

@@ -1,0 +1,184 @@
+"""Pets cut out of photographs without trimaps: what is read, what is written, and what is said of it."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from small_model import DESCRIPTION, SETTINGS
+
+from petseg_lib import cutouts, evaluation, figures, inference
+from petseg_lib.checkpoints import save_model
+from petseg_lib.cli import main
+from petseg_lib.data.pictures import DatasetError, read_upright
+from petseg_lib.models import build_model
+from petseg_lib.widgets import cutout_viewer
+
+ORIENTATION = 0x0112
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return build_model("unet", **SETTINGS)
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """Photographs of several kinds, and what is none: of one name twice, in capitals, with alpha, hidden, a text, a folder."""
+    place = tmp_path / "mine"
+    (place / "inner").mkdir(parents=True)
+    draws = np.random.default_rng(0)
+    for name, size in (("rex.jpg", (50, 40)), ("rex.png", (40, 50)), ("Tom.JPEG", (64, 33)), (".hidden.jpg", (40, 40))):
+        Image.fromarray(draws.integers(0, 256, (*size, 3), dtype=np.uint8)).save(place / name)
+    Image.new("RGBA", (35, 45), (200, 30, 30, 90)).save(place / "clear.webp")
+    (place / "notes.txt").write_text("no photograph")
+    return place
+
+
+def test_photographs_are_found_by_name_and_evenly_spaced(folder, tmp_path):
+    found = cutouts.photographs_in(folder)
+    assert [path.name for path in found] == ["Tom.JPEG", "clear.webp", "rex.jpg", "rex.png"]
+    assert cutouts.names_of(found) == ["Tom", "clear", "rex.jpg", "rex.png"]
+    assert [path.name for path in cutouts.photographs_in(folder, 2)] == ["Tom.JPEG", "rex.png"]
+    assert cutouts.photographs_in(folder, 9) == found
+    assert cutouts.photographs_in(folder / "rex.jpg") == [folder / "rex.jpg"]
+    with pytest.raises(DatasetError, match="the photographs nowhere do not exist"):
+        cutouts.photographs_in("nowhere")
+    with pytest.raises(DatasetError, match=r"inner has no photograph: files named \.jpg, \.jpeg"):
+        cutouts.photographs_in(folder / "inner")
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "png", "tiff"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_photographs_are_turned_upright(tmp_path, orientation, kind):
+    """Each orientation is stored so that it is upright again: the corner that is bright stays where people see it."""
+    upright = np.full((32, 48, 3), 40, np.uint8)
+    upright[:8, :8] = 230
+    back = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM}
+    back |= {
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
+    stored = Image.fromarray(upright)
+    stored = stored.transpose(back[orientation]) if orientation > 1 else stored
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    stored.save(tmp_path / "photograph", format=kind, exif=exif)
+    read = read_upright(tmp_path / "photograph")
+    assert read.shape == upright.shape
+    assert np.abs(read.astype(int) - upright).max() < 30  # JPEG's losses
+
+
+def test_masks_and_cutouts_are_what_the_network_says(model, folder, tmp_path, fabric):
+    paths = cutouts.photographs_in(folder)
+    table, left_out = cutouts.cut_out_all(model, DESCRIPTION, paths, tmp_path / "out", fabric, threshold=0.45)
+    assert left_out == {} and table["name"].tolist() == ["Tom", "clear", "rex.jpg", "rex.png"]
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "out" / "cutouts.csv"), table)
+    prepared = inference.for_inference(model, fabric)
+    for path, row in zip(paths, table.itertuples(), strict=True):
+        photograph = read_upright(path)
+        probability = evaluation.probabilities(prepared, photograph, DESCRIPTION, fabric)
+        mask = np.asarray(Image.open(tmp_path / "out" / "masks" / f"{row.name}.png"))
+        cut = np.asarray(Image.open(tmp_path / "out" / "cutouts" / f"{row.name}.png"))
+        assert (row.height, row.width) == probability.shape == mask.shape
+        assert np.array_equal(mask, np.where(probability > 0.45, 255, 0)) and np.array_equal(cut[..., 3], mask)
+        assert np.array_equal(cut[..., :3], photograph)
+        assert row.share == pytest.approx((mask > 0).mean())
+        assert row.unsure == pytest.approx(((probability > 0.1) & (probability < 0.9)).mean())
+    shares = [
+        cutouts.cut_out_all(model, DESCRIPTION, paths, tmp_path / "other", fabric, t)[0]["share"].sum() for t in (0.01, 0.99)
+    ]
+    assert shares == [4.0, 0.0]  # an untrained network is sure of nothing
+
+
+def test_a_damaged_photograph_stops_or_is_left_out(model, folder, tmp_path, fabric):
+    (folder / "broken.jpg").write_bytes(b"no picture")
+    paths = cutouts.photographs_in(folder)
+    with pytest.raises(DatasetError, match=r"the photograph .*broken\.jpg cannot be opened: it is no picture"):
+        cutouts.cut_out_all(model, DESCRIPTION, paths, tmp_path / "out", fabric)
+    table, left_out = cutouts.cut_out_all(model, DESCRIPTION, paths, tmp_path / "out", fabric, bad_samples="skip")
+    assert len(table) == 4 and list(left_out) == ["broken"] and "it is no picture" in left_out["broken"]
+    with pytest.raises(DatasetError, match="no photograph can be used: the photograph"):
+        cutouts.cut_out_all(model, DESCRIPTION, [folder / "broken.jpg"], tmp_path / "out", fabric, bad_samples="skip")
+
+
+@pytest.fixture
+def trained(model, temporary_workspace) -> str:
+    run = temporary_workspace / "runs" / "mine" / "unet"
+    run.mkdir(parents=True)
+    save_model(run / "model.safetensors", model.state_dict(), DESCRIPTION)
+    return "runs/mine/unet"
+
+
+def test_the_command_cuts_out_a_folder_and_names_what_it_could_not(trained, folder, tmp_path, capsys):
+    (folder / "broken.jpg").write_bytes(b"no picture")
+    out = tmp_path / "out"
+    assert main(["predict", trained, str(folder), "--out", str(out)]) == 1
+    said = capsys.readouterr()
+    assert said.err.startswith("petseg: left out: the photograph ") and said.err.count("\n") == 1
+    assert f"4 photographs: {out}/cutouts, {out}/masks, {out}/cutouts.csv" in said.out and "Tom" in said.out
+    assert len(list((out / "masks").iterdir())) == len(list((out / "cutouts").iterdir())) == 4
+    assert main(["predict", trained, str(folder / "rex.jpg"), "--out", str(tmp_path / "one")]) == 0
+    assert [path.name for path in (tmp_path / "one" / "cutouts").iterdir()] == ["rex.png"]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"--threshold": "1.5"}, "threshold is 1.5, but it must be above 0 and below 1"),
+        ({"--out": "mine/out"}, "mine/out lies in the folder of the photographs, where nothing is written: name another one"),
+        ({"--out": "mine"}, "mine lies in the folder of the photographs, where nothing is written: name another one"),
+    ],
+)
+def test_the_command_refuses_in_a_sentence(trained, folder, tmp_path, monkeypatch, capsys, change, sentence):
+    monkeypatch.chdir(tmp_path)
+    before = sorted(folder.rglob("*"))
+    options = {"--out": "out"} | change
+    assert main(["predict", trained, "mine", *(word for pair in options.items() for word in pair)]) == 2
+    assert capsys.readouterr().err == f"petseg: {sentence}\n"
+    assert sorted(folder.rglob("*")) == before
+
+
+def make_cutouts(count: int) -> list[cutouts.Cutout]:
+    draws = np.random.default_rng(0)
+    made = []
+    for number in range(count):
+        shape = (40 + number, 60)
+        probability = np.zeros(shape, np.float32)
+        probability[10:30, 20:40], probability[30:34, 20:40] = 1.0, 0.6
+        photograph = draws.integers(0, 256, (*shape, 3), dtype=np.uint8)
+        made.append(cutouts.Cutout(f"pet_{number}", photograph, probability))
+    return made
+
+
+def test_a_grid_shows_each_photograph_above_what_is_cut_out():
+    made = make_cutouts(5)
+    figure = figures.cutout_grid(made, 0.7)
+    titles = [axes.get_title() for axes in figure.axes]
+    assert [title for title in titles if title.startswith("pet")] == [f"pet {number}" for number in range(5)]
+    assert titles.count("17% of it is pet") == 1 and sum("of it is pet" in title for title in titles) == 5
+    cut = next(axes for axes in figure.axes if axes.get_title() == "17% of it is pet").images[0].get_array()
+    assert np.array_equal(cut[10:30, 20:40], made[0].photograph[10:30, 20:40])
+    assert set(np.unique(cut[:10])) == {216, 250}  # nothing but chequers
+    with pytest.raises(ValueError, match="at least 1 is needed"):
+        figures.cutout_grid([])
+
+
+def test_a_viewer_answers_its_controls():
+    viewer = cutout_viewer(make_cutouts(3))
+    first = viewer.picture.value
+    viewer.threshold.value = 0.7
+    moved = viewer.picture.value
+    viewer.next.click()
+    assert viewer.choice.value == 1 and len({first, moved, viewer.picture.value}) == 3
+    viewer.previous.click()
+    assert viewer.picture.value == moved
+    viewer.previous.click()
+    assert viewer.choice.value == 2 and repr(viewer).startswith("CutoutViewer of 3 photographs")
+    with pytest.raises(ValueError, match="at least 1 is needed"):
+        cutout_viewer([])
