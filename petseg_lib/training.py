@@ -58,8 +58,9 @@ def normalisation(parameters: TrainingParameters, run: Run, dataset: PetDataset)
         return REPORT_MEAN, REPORT_STD, "the report's"
     if "normalisation" not in run.provenance:
         saved = find_run(parameters.statistics_run, run)
+        data = saved.provenance.get("parameters", {}).get("data", parameters.data)
         named = saved.folder.parent == run.folder.parent  # any other folder was chosen on purpose, for other photographs too
-        if saved.complete and not (named and workspace() / saved.parameters["data"] != workspace() / parameters.data):
+        if saved.complete and not (named and workspace() / data != workspace() / parameters.data):
             statistics, source = load_statistics(saved.folder / "stats.json"), f"from {shown(saved.folder)}"
         else:
             photographs = [dataset.photograph_path(pet) for pet in dataset.split("train")]
