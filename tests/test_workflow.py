@@ -137,9 +137,9 @@ def test_a_finished_training_is_no_job_unless_forced(workspace, finished):
 def test_training_waits_for_statistics_and_comparison_for_training(workspace):
     order = planned(workspace, PROFILE="demo")
     of_sweep = list(load_profile("sweeps/demo").runs)
-    own = ["data_exploration", "mean_std", "unet", "resnet34_unet", "comparison", "ablations", "demo"]
+    own = ["data_exploration", "mean_std", "unet", "resnet34_unet", "comparison", "ablations", "predict", "demo"]
     assert sorted(order) == sorted([*own, *of_sweep])
-    for early, late in [("mean_std", "unet"), ("mean_std", "resnet34_unet"), ("unet", "comparison")]:
+    for early, late in [("mean_std", "unet"), ("mean_std", "resnet34_unet"), ("unet", "comparison"), ("unet", "predict")]:
         assert order.index(early) < order.index(late)
     assert order.index("resnet34_unet") < order.index("comparison") < order.index("demo")
     assert max(map(order.index, of_sweep)) < order.index("ablations") < order.index("demo")
@@ -151,10 +151,11 @@ def test_every_job_says_what_it_needs(workspace, tmp_path, on_gpu):
     result = snakemake(workspace, "--dry-run", "--cores", "4", PROFILE="demo", PYTHONPATH=str(tmp_path))
     said = result.stdout + result.stderr
     of_sweep = len(load_profile("sweeps/demo").runs)
-    assert said.count("gpu=1") == 3 + of_sweep and said.count("gpu=0") == 4
-    assert said.count("mem_mb=") == said.count("runtime=") == 7 + of_sweep
-    # Those of the sweep run side by side, and on a CPU both trainings of the profile too; all cores go to the comparison.
-    assert (said.count("threads: 2"), said.count("threads: 4")) == ((0, 3) if on_gpu else (2, 1))
+    assert said.count("gpu=1") == 4 + of_sweep and said.count("gpu=0") == 4
+    assert said.count("mem_mb=") == said.count("runtime=") == 8 + of_sweep
+    # Those of the sweep run side by side, and on a CPU both trainings of the profile too; all cores go to the comparison
+    # and to the cut-outs.
+    assert (said.count("threads: 2"), said.count("threads: 4")) == ((0, 4) if on_gpu else (2, 2))
 
 
 def test_a_failure_ends_with_the_run_and_its_error(workspace):
