@@ -10,7 +10,7 @@ from petseg_lib.comparison import VALUES_AT_ONCE, Interval, mean_interval, perce
 from petseg_lib.config import BorderPolicy, ParameterError, shown
 from petseg_lib.evaluation import dice_per_image
 from petseg_lib.profiles import Profile
-from petseg_lib.runs import Run, RunError, is_finished
+from petseg_lib.runs import OF_NO_RESULT, Run, RunError, is_finished
 from petseg_lib.sweeps import as_stated, folder_of, left_open
 
 
@@ -121,7 +121,7 @@ def runs_by_variant(sweep: Profile) -> dict[str, dict[int, Run]]:
         is_finished(run, as_stated(run, notebook, settings))
         for parameter, value in left_open(run, notebook, settings).items():
             other, its_value = first.setdefault((notebook, parameter), (run, value))
-            if value != its_value:
+            if value != its_value and parameter not in OF_NO_RESULT:
                 raise RunError(
                     f"{shown(run.folder)} and {shown(other.folder)} differ in {parameter} ({value!r} and {its_value!r}), of which the "
                     "sweep says nothing: `petseg sweep` trains what does not belong to it again"

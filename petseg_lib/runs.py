@@ -29,7 +29,7 @@ from petseg_lib.data.pets import dataset_folder, dataset_root
 
 PACKAGES = ("torch", "torchvision", "lightning-fabric", "albumentations", "numpy", "opencv-python-headless", "pillow")
 NO_ROOM = {getattr(errno, name) for name in ("ENOSPC", "EFBIG", "EDQUOT") if hasattr(errno, name)}
-_OF_NO_RESULT = ("figures_dir", "figure_formats", "loader_workers", "cuda_graphs")  # they change no result
+OF_NO_RESULT = ("figures_dir", "figure_formats", "loader_workers", "cuda_graphs")  # they change no result
 _LOCKS: dict[Path, FileLock] = {}  # of the runs under way in this process
 # What a run makes. The executed notebook is not among it: papermill writes that while the run is under way.
 _RESULTS = ("metrics.json", "history.csv", "per_image.csv", "model.safetensors", "stats.json", "resume", "tensorboard")
@@ -224,7 +224,7 @@ def _stands(run: Run, parameters: Parameters) -> bool:
 
 
 def _decisive(parameters: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in parameters.items() if name not in _OF_NO_RESULT}
+    return {name: value for name, value in parameters.items() if name not in OF_NO_RESULT}
 
 
 def _lock(run: Run) -> None:

@@ -209,7 +209,7 @@ def test_runs_that_differ_in_what_the_sweep_leaves_open_are_refused(sweep):
     for seed in (3, 4, 5):
         path = folder_of(sweep, f"short,seed={seed}") / "params.json"
         record = json.loads(path.read_text())
-        record["parameters"]["dropout"] = 0.0
+        record["parameters"] |= {"dropout": 0.0, "loader_workers": 3}  # the latter changes no result
         path.write_text(json.dumps(record))
     with pytest.raises(
         RunError, match=r"short,seed=3 and .*base,seed=3 differ in dropout \(0\.0 and 0\.1\), of which the sweep says"
