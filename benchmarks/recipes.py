@@ -36,7 +36,7 @@ from filelock import FileLock
 from torch import Tensor, nn
 
 from benchmarks import tried
-from petseg_lib import checkpoints, evaluation, training
+from petseg_lib import checkpoints, evaluation, normalisation, training
 from petseg_lib.config import NOTEBOOKS, ReadableError, workspace
 from petseg_lib.data import cache, loaders, pets
 from petseg_lib.data.statistics import channel_statistics
@@ -108,7 +108,7 @@ def train(name: str, seed: int, split: str, data: str) -> dict[str, Any]:
     statistics = channel_statistics([dataset.photograph_path(pet) for pet in parts["train"]], progress=False)
     mean, std = statistics.pixel_mean, statistics.pixel_std
     if p.normalisation != "dataset":
-        mean, std, _ = training.normalisation(p, run, dataset)
+        mean, std, _ = normalisation.mean_and_std(p, run, dataset)
     caches = {part: cache.open_cache(dataset, those, p.image_size) for part, those in parts.items()}
     train_loader = loaders.build_loader(caches["train"], p, mean, std, train=True)
     valid_loader = loaders.build_loader(caches["valid"], p, mean, std, train=False)

@@ -170,8 +170,9 @@ def _pets(options: argparse.Namespace) -> None:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from petseg_lib.data.check import check_folder, write_json
+    from petseg_lib.data.check import check_folder
     from petseg_lib.data.pets import dataset_folder
+    from petseg_lib.data.problems import write_json
 
     check = check_folder(dataset_folder(options.folder), progress=sys.stderr.isatty())
     print(check.table())

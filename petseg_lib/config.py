@@ -11,6 +11,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from petseg_lib.network_rules import check_network
+
 BorderPolicy = Literal["pet", "background", "edge", "ignore"]
 Split = Literal["train", "valid", "trainval", "test"]
 
@@ -41,6 +43,7 @@ class Parameters(BaseModel):
     """What every notebook takes. A field's description says its unit and range in words."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    needs_dataset: ClassVar[bool] = True  # False: the notebook can do without what `data` names
 
     data: str = Field("demo", min_length=1, description="dataset folder in the Oxford-IIIT layout, or `demo`")
     run_dir: str = Field(min_length=1, description="run folder to write, relative to the workspace")
@@ -228,18 +231,8 @@ class ResNet34UNetParameters(TrainingParameters):
 
     @model_validator(mode="after")
     def _is_a_network(self) -> "ResNet34UNetParameters":
-        """What `models.build_model` would refuse, before a run folder is touched."""
-        report = self.variant == "report"
-        depths = "6" if report else "2 to 5"
-        own = not report and self.width == 64 and self.stem == "7x7"
-        for name, fits, allowed in (
-            ("depth", (self.depth == 6) == report, f"{depths} for variant {self.variant}"),
-            ("encoder_weights", own or not self.encoder_weights, "empty except for variant default with width 64 and stem 7x7"),
-            ("stem", not report or self.stem == "7x7", "7x7 for variant report"),
-            ("stem_stride", not report or self.stem_stride == 2, "2 for variant report"),
-        ):
-            if not fits:
-                raise ValueError(f"parameter {name} is {getattr(self, name)!r}, but it must be {allowed}")
+        """As `models.build_model` would find, before a run folder is touched."""
+        check_network(self.model, self.variant, self.depth, self.width, self.encoder_weights, self.stem, self.stem_stride)
         return self
 
 
@@ -257,6 +250,7 @@ class ComparisonParameters(Parameters):
 class AblationParameters(Parameters):
     """Notebook 06."""
 
+    needs_dataset: ClassVar[bool] = False
     run_dir: str = Field("runs/demo/ablations", min_length=1, description=Parameters.model_fields["run_dir"].description)
     sweep: str = Field("demo", min_length=1, description="sweep with questions: a file, or a name in profiles/sweeps")
     train_missing: bool = Field(True, description="train the sweep's runs that do not stand yet")
@@ -267,6 +261,7 @@ class AblationParameters(Parameters):
 class PredictionParameters(Parameters):
     """Notebook 07."""
 
+    needs_dataset: ClassVar[bool] = False
     run_dir: str = Field("runs/demo/predict", min_length=1, description=Parameters.model_fields["run_dir"].description)
     model_run: str = Field("unet", min_length=1, description="run folder of a training, or its name beside this run")
     photographs: str = Field("", description="folder of photographs to cut out, or one file; empty = the test split's")

@@ -15,16 +15,7 @@ from typing import Any, BinaryIO
 import pandas as pd
 from filelock import FileLock, Timeout
 
-from petseg_lib.config import (
-    NOTEBOOKS,
-    AblationParameters,
-    Parameters,
-    PredictionParameters,
-    ReadableError,
-    TrainingParameters,
-    shown,
-    workspace,
-)
+from petseg_lib.config import NOTEBOOKS, Parameters, ReadableError, TrainingParameters, shown, workspace
 from petseg_lib.data.pets import dataset_folder, dataset_root
 
 PACKAGES = ("torch", "torchvision", "lightning-fabric", "albumentations", "numpy", "opencv-python-headless", "pillow")
@@ -149,10 +140,7 @@ def check_data(run: Run, parameters: Parameters) -> None:
     Raises:
         DatasetError: the run is begun or finished, and `data` names no dataset, of which the notebook has need.
     """
-    reads_none = isinstance(parameters, AblationParameters) or (
-        isinstance(parameters, PredictionParameters) and parameters.photographs
-    )
-    if run.begun and parameters.data != "demo" and not reads_none:
+    if run.begun and parameters.needs_dataset and parameters.data != "demo":
         dataset_root(dataset_folder(parameters.data))
 
 

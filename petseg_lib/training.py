@@ -17,24 +17,15 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm.std import tqdm
 
 from petseg_lib.checkpoints import Checkpointer, load_state
-from petseg_lib.config import ReadableError, TrainingParameters, shown, workspace
+from petseg_lib.config import ReadableError, TrainingParameters, shown
 from petseg_lib.data.loaders import Batch, half_size, set_epoch, to_device
-from petseg_lib.data.pets import PetDataset
-from petseg_lib.data.statistics import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    REPORT_MEAN,
-    REPORT_STD,
-    channel_statistics,
-    load_statistics,
-)
 from petseg_lib.devices import open_fabric
 from petseg_lib.dice import build_loss, count, dice_from_counts
 from petseg_lib.graphs import Recorded, released
 from petseg_lib.inference import PIXELS_A_PASS, images_per_second
 from petseg_lib.models import gflop, parameter_count
 from petseg_lib.optimisation import MovingAverage, build_optimizer, build_schedule, build_step
-from petseg_lib.runs import Run, find_run
+from petseg_lib.runs import Run
 
 LOW_DICE = 0.7  # the report kept no model below it; here it is kept, with a warning
 GRIDS, GRID_IMAGES = 10, 4  # TensorBoard shows ten grids of a run
@@ -44,31 +35,6 @@ def start(parameters: TrainingParameters) -> Fabric:
     """Seed every generator and choose device and precision (see `devices.open_fabric`)."""
     seed_everything(parameters.seed, workers=False, verbose=False)
     return open_fabric(parameters.device, parameters.precision)
-
-
-def normalisation(parameters: TrainingParameters, run: Run, dataset: PetDataset) -> tuple[tuple, tuple, str]:
-    """Mean and standard deviation of the channels, on the 0..1 scale, and in words where they come from.
-
-    Under `dataset` they are notebook 02's, pixel-pooled; where that has not run on this dataset, they are computed here in the
-    same way. Once begun, a run keeps its own.
-    """
-    if parameters.normalisation == "imagenet":
-        return IMAGENET_MEAN, IMAGENET_STD, "ImageNet's"
-    if parameters.normalisation == "report":
-        return REPORT_MEAN, REPORT_STD, "the report's"
-    if "normalisation" not in run.provenance:
-        saved = find_run(parameters.statistics_run, run)
-        data = saved.provenance.get("parameters", {}).get("data", parameters.data)
-        named = saved.folder.parent == run.folder.parent  # any other folder was chosen on purpose, for other photographs too
-        if saved.complete and not (named and workspace() / data != workspace() / parameters.data):
-            statistics, source = load_statistics(saved.folder / "stats.json"), f"from {shown(saved.folder)}"
-        else:
-            photographs = [dataset.photograph_path(pet) for pet in dataset.split("train")]
-            statistics = channel_statistics(photographs, progress=False)
-            source = "computed now from the train split (notebook 02 has not run on these photographs)"
-        run.record(normalisation={"mean": statistics.pixel_mean, "std": statistics.pixel_std, "source": source})
-    own = run.provenance["normalisation"]
-    return tuple(own["mean"]), tuple(own["std"]), own["source"]
 
 
 class TrainingError(ReadableError):

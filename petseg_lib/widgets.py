@@ -106,14 +106,53 @@ class DatasetBrowser(VBox):
         self.picture.layout.display = None
 
 
-class PredictionViewer(VBox):
-    """Look through predictions: photograph, truth, probability, and hits, misses and false alarms at any threshold.
+class _Viewer(VBox):
+    """What viewers of photographs share: which one, and the threshold above which a pixel is pet.
 
     Attributes:
         choice: dropdown of the photographs.
         previous, next: buttons.
         threshold: slider from 0 to 1.
         picture: an Image with PNG bytes.
+    """
+
+    def __init__(self, titles: Sequence[str], threshold: float, *beside: ipywidgets.Widget) -> None:
+        """Args: titles: one a photograph. beside: widgets to stand beside the threshold."""
+        if not titles:
+            raise ValueError("there is no photograph to view: at least 1 is needed")
+        self._titles = list(titles)
+        options = [(breed_label(title), number) for number, title in enumerate(titles)]
+        self.choice = _dropdown("photograph", options, 0)
+        self.previous = Button(description="previous", icon="arrow-left")
+        self.next = Button(description="next", icon="arrow-right")
+        self.threshold = FloatSlider(threshold, min=0, max=1, step=0.01, description="threshold", readout_format=".2f")
+        self.picture = _picture()
+        super().__init__([HBox([self.choice, self.previous, self.next]), self.picture, HBox([self.threshold, *beside])])
+        self.choice.observe(lambda change: self._load(), "value")
+        self.previous.on_click(lambda button: self._step(-1))
+        self.next.on_click(lambda button: self._step(1))
+        self.threshold.observe(lambda change: self._move(), "value")
+        self._load()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__} of {len(self._titles)} photographs: run this cell to use it"
+
+    def _step(self, by: int) -> None:
+        self.choice.value = (self.choice.value + by) % len(self._titles)
+
+    def _load(self) -> None:
+        """Show the chosen photograph."""
+        self._move()
+
+    def _move(self) -> None:
+        """Show it at the threshold."""
+        raise NotImplementedError
+
+
+class PredictionViewer(_Viewer):
+    """Look through predictions: photograph, truth, probability, and hits, misses and false alarms at any threshold.
+
+    Attributes:
         dice: a Label with the Dice of the photograph, for each model.
     """
 
@@ -130,29 +169,10 @@ class PredictionViewer(VBox):
             titles: one a photograph.
             threshold: pet where the probability is above it.
         """
-        if not titles:
-            raise ValueError("there is no prediction to view: at least 1 is needed")
         self._item = items if callable(items) else items.__getitem__
-        self._titles = list(titles)
-        options = [(breed_label(title), number) for number, title in enumerate(titles)]
-        self.choice = _dropdown("photograph", options, 0)
-        self.previous = Button(description="previous", icon="arrow-left")
-        self.next = Button(description="next", icon="arrow-right")
-        self.threshold = FloatSlider(threshold, min=0, max=1, step=0.01, description="threshold", readout_format=".2f")
-        self.picture, self.dice = _picture(), Label()
-        super().__init__([HBox([self.choice, self.previous, self.next]), self.picture, HBox([self.threshold, self.dice])])
-        self.choice.observe(lambda change: self._load(), "value")
-        self.previous.on_click(lambda button: self._step(-1))
-        self.next.on_click(lambda button: self._step(1))
-        self.threshold.observe(lambda change: self._move(), "value")
         self._drawn = lru_cache(KEPT)(self._draw)
-        self._load()
-
-    def __repr__(self) -> str:
-        return f"PredictionViewer of {len(self._titles)} photographs: run this cell to use it"
-
-    def _step(self, by: int) -> None:
-        self.choice.value = (self.choice.value + by) % len(self._titles)
+        self.dice = Label()
+        super().__init__(titles, threshold, self.dice)
 
     def _load(self) -> None:
         self._shown, self._figure, self._live = self._drawn(self.choice.value)
@@ -173,41 +193,15 @@ class PredictionViewer(VBox):
         self.picture.value = self._live.png()
 
 
-class CutoutViewer(VBox):
-    """Look through cut-outs: photograph, probability, and what is cut out at any threshold.
-
-    Attributes:
-        choice: dropdown of the photographs.
-        previous, next: buttons.
-        threshold: slider from 0 to 1.
-        picture: an Image with PNG bytes.
-    """
+class CutoutViewer(_Viewer):
+    """Look through cut-outs: photograph, probability, and what is cut out at any threshold."""
 
     def __init__(self, cutouts: Sequence[Cutout], threshold: float = 0.5) -> None:
         """Args: cutouts: one or more. threshold: pet where the probability is above it."""
-        if not cutouts:
-            raise ValueError("there is no cut-out to view: at least 1 is needed")
         self._cutouts = list(cutouts)
-        options = [(breed_label(each.name), number) for number, each in enumerate(self._cutouts)]
-        self.choice = _dropdown("photograph", options, 0)
-        self.previous = Button(description="previous", icon="arrow-left")
-        self.next = Button(description="next", icon="arrow-right")
-        self.threshold = FloatSlider(threshold, min=0, max=1, step=0.01, description="threshold", readout_format=".2f")
-        self.picture = _picture()
-        super().__init__([HBox([self.choice, self.previous, self.next]), self.picture, self.threshold])
-        self.choice.observe(lambda change: self._draw(), "value")
-        self.previous.on_click(lambda button: self._step(-1))
-        self.next.on_click(lambda button: self._step(1))
-        self.threshold.observe(lambda change: self._draw(), "value")
-        self._draw()
+        super().__init__([each.name for each in cutouts], threshold)
 
-    def __repr__(self) -> str:
-        return f"CutoutViewer of {len(self._cutouts)} photographs: run this cell to use it"
-
-    def _step(self, by: int) -> None:
-        self.choice.value = (self.choice.value + by) % len(self._cutouts)
-
-    def _draw(self) -> None:
+    def _move(self) -> None:
         figure = cutout_panel(self._cutouts[self.choice.value], self.threshold.value)
         self.picture.value = Live(figure, []).png()
 

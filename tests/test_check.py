@@ -12,9 +12,10 @@ import pytest
 from PIL import Image
 
 from petseg_lib.cli import main
-from petseg_lib.data.check import CONVERTED, IGNORED, STOPS, UNUSABLE, USED, check_folder, usable
+from petseg_lib.data.check import check_folder, usable
 from petseg_lib.data.pets import LINE_RULE, load_pets
 from petseg_lib.data.pictures import DatasetError
+from petseg_lib.data.problems import CONVERTED, IGNORED, STOPS, UNUSABLE, USED
 from petseg_lib.data.synthetic import draw_pets
 
 TIDY = "Bengal_7"  # line 7 of trainval.txt, in train; it has 51 x 46 px

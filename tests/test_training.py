@@ -14,7 +14,7 @@ import torch
 from lightning_fabric.plugins.precision import Precision
 from safetensors.torch import load_file
 
-from petseg_lib import checkpoints, devices, optimisation, runs, training
+from petseg_lib import checkpoints, devices, normalisation, optimisation, runs, training
 from petseg_lib.config import ComparisonParameters, MeanStdParameters, ResNet34UNetParameters, UNetParameters, workspace
 from petseg_lib.data import loaders
 from petseg_lib.data.cache import open_cache
@@ -590,7 +590,7 @@ def test_a_dataset_that_is_not_there_costs_no_training(pets):
 def test_normalisation_is_that_of_these_photographs_and_stays(pets, tmp_path):
     def own(run_dir: str, **settings) -> tuple:
         parameters = UNetParameters.checked(SMALL | {"run_dir": run_dir, "data": str(pets.root)} | settings)
-        return training.normalisation(parameters, runs.open_run(parameters, "03_unet_training"), pets)
+        return normalisation.mean_and_std(parameters, runs.open_run(parameters, "03_unet_training"), pets)
 
     def measure(run_dir: str, data: str, split: str) -> ChannelStatistics:
         saved = runs.open_run(MeanStdParameters(run_dir=run_dir, data=data), "02_mean_std")

@@ -11,15 +11,14 @@ from petseg_lib.config import ParameterError
 from petseg_lib.models.blocks import SegmentationNetwork, initialise_kaiming
 from petseg_lib.models.resnet34_unet import ReportResNet34UNet, ResNet34UNet, load_encoder_weights
 from petseg_lib.models.unet import UNet
+from petseg_lib.network_rules import DEPTHS, check_network
 
-# For each (name, variant): the network, its smallest, largest and usual depth.
 NETWORKS = {
-    ("unet", "default"): (UNet, 1, 8, 4),
-    ("resnet34_unet", "default"): (ResNet34UNet, 2, 5, 5),
-    ("resnet34_unet", "report"): (ReportResNet34UNet, 6, 6, 6),
+    ("unet", "default"): UNet,
+    ("resnet34_unet", "default"): ResNet34UNet,
+    ("resnet34_unet", "report"): ReportResNet34UNet,
 }
 INITIALISATIONS = ("kaiming", "default")
-STEMS = ("7x7", "3x3")
 
 
 def build_model(
@@ -57,22 +56,18 @@ def build_model(
     Raises:
         ParameterError: (a ValueError) an unknown name, or a value that is not allowed.
     """
-    network, smallest, largest, usual = _network(name, variant)
+    network = _network(name, variant)
+    smallest, largest, usual = DEPTHS[name, variant]
     depth = usual if depth is None else depth
-    _check("depth", depth, smallest <= depth <= largest, f"{smallest} to {largest} for {name} ({variant})")
+    try:
+        check_network(name, variant, depth, width, encoder_weights, stem, stem_stride)
+    except ValueError as error:
+        raise ParameterError(str(error)) from None
     _check("width", width, width >= 4, "4 or more")
     _check("dropout", dropout, 0 <= dropout < 1, "0 to below 1")
     _check("initialisation", initialisation, initialisation in INITIALISATIONS, " or ".join(INITIALISATIONS))
-    if encoder_weights:
-        fits = network is ResNet34UNet and width == 64 and stem == "7x7"
-        _check("encoder_weights", encoder_weights, fits, "empty except for resnet34_unet (default) with width 64 and stem 7x7")
-    free = network is ResNet34UNet
-    _check("stem", stem, stem in STEMS and (free or stem == "7x7"), "7x7, or 3x3 for resnet34_unet (default)")
-    _check(
-        "stem_stride", stem_stride, stem_stride in (1, 2) and (free or stem_stride == 2), "2, or 1 for resnet34_unet (default)"
-    )
     own: dict[str, Any] = {} if smallest == largest else {"depth": depth}
-    own |= {"stem": stem, "stem_stride": stem_stride} if free else {}
+    own |= {"stem": stem, "stem_stride": stem_stride} if network is ResNet34UNet else {}
     _check("batch_norm", batch_norm, batch_norm or network is UNet, f"true for {name}")
     own |= {"batch_norm": batch_norm} if network is UNet else {}
     model = network(width=width, dropout=dropout, **own)
@@ -83,7 +78,7 @@ def build_model(
     return model
 
 
-def _network(name: str, variant: str) -> tuple[type[SegmentationNetwork], int, int, int]:
+def _network(name: str, variant: str) -> type[SegmentationNetwork]:
     names = list(dict.fromkeys(known for known, _ in NETWORKS))
     _check("model", name, name in names, " or ".join(names))
     variants = [known for owner, known in NETWORKS if owner == name]

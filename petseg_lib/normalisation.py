@@ -1,0 +1,38 @@
+"""What a training normalises its photographs with, and where that comes from."""
+
+from petseg_lib.config import TrainingParameters, shown, workspace
+from petseg_lib.data.pets import PetDataset
+from petseg_lib.data.statistics import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    REPORT_MEAN,
+    REPORT_STD,
+    channel_statistics,
+    load_statistics,
+)
+from petseg_lib.runs import Run, find_run
+
+
+def mean_and_std(parameters: TrainingParameters, run: Run, dataset: PetDataset) -> tuple[tuple, tuple, str]:
+    """Mean and standard deviation of the channels, on the 0..1 scale, and in words where they come from.
+
+    Under `dataset` they are notebook 02's, pixel-pooled; where that has not run on this dataset, they are computed here in the
+    same way. Once begun, a run keeps its own.
+    """
+    if parameters.normalisation == "imagenet":
+        return IMAGENET_MEAN, IMAGENET_STD, "ImageNet's"
+    if parameters.normalisation == "report":
+        return REPORT_MEAN, REPORT_STD, "the report's"
+    if "normalisation" not in run.provenance:
+        saved = find_run(parameters.statistics_run, run)
+        data = saved.provenance.get("parameters", {}).get("data", parameters.data)
+        named = saved.folder.parent == run.folder.parent  # any other folder was chosen on purpose, for other photographs too
+        if saved.complete and not (named and workspace() / data != workspace() / parameters.data):
+            statistics, source = load_statistics(saved.folder / "stats.json"), f"from {shown(saved.folder)}"
+        else:
+            photographs = [dataset.photograph_path(pet) for pet in dataset.split("train")]
+            statistics = channel_statistics(photographs, progress=False)
+            source = "computed now from the train split (notebook 02 has not run on these photographs)"
+        run.record(normalisation={"mean": statistics.pixel_mean, "std": statistics.pixel_std, "source": source})
+    own = run.provenance["normalisation"]
+    return tuple(own["mean"]), tuple(own["std"]), own["source"]
