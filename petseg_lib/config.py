@@ -182,8 +182,7 @@ class TrainingParameters(ImageParameters):
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = Field("auto", description="arithmetic of the network")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where to compute")
     loader_workers: number(int, ge=-1, le=256) = Field(
-        -1,
-        description="worker processes that make batches; 0 = none, -1 = up to 8 for an NVIDIA GPU on Linux, else none",
+        -1, description="worker processes that make batches; 0 = none, -1 = up to 8 for an NVIDIA GPU on Linux, else none"
     )
     cuda_graphs: bool = Field(True, description="record training steps of an NVIDIA GPU and replay them, which saves it waiting")
     force: bool = Field(False, description="train a finished run again, over what it left")
