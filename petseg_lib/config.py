@@ -289,10 +289,8 @@ def workspace() -> Path:
     if os.environ.get("PETSEG_WORKSPACE"):
         return Path(os.environ["PETSEG_WORKSPACE"]).resolve()
     here = Path.cwd()
-    for folder in (here, *here.parents):
-        if (folder / "notebooks").is_dir() and (folder / "pyproject.toml").is_file():
-            return folder
-    return here
+    above = (here, *here.parents)
+    return next((each for each in above if (each / "notebooks").is_dir() and (each / "pyproject.toml").is_file()), here)
 
 
 def shown(path: Path) -> str:
