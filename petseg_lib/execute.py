@@ -21,9 +21,11 @@ from petseg_lib.profiles import Profile, checked, figures_folder, find_file, loa
 from petseg_lib.runs import Run, check_data, is_finished
 
 SECONDS_TO_STOP = 15  # papermill asks its kernel to end, which may be busy
-# Kernels that start at the same moment may be given the same ports, and then one of them dies at once.
+# A kernel whose ports another process took before it did dies at once, or, as ipykernel 7 does without its iopub or
+# heartbeat port, stays and never answers.
 KERNEL_STARTS = 3
-KERNEL_DIED_AT_START = "Kernel died before replying to kernel_info"
+SECONDS_TO_START = 60
+NO_KERNEL = re.compile(r"RuntimeError: Kernel (died before replying|didn't respond)")
 
 
 class NotebookError(RuntimeError):
@@ -123,7 +125,7 @@ def execute(notebook: Path, folder: Path, parameters: dict[str, Any]) -> Path:
         with tempfile.TemporaryDirectory(prefix="petseg-") as temporary:
             status = _papermill(notebook, running, parameters, Path(temporary))
             complaints = (Path(temporary) / "stderr").read_text(encoding="utf-8", errors="replace")
-        if KERNEL_DIED_AT_START not in complaints:
+        if not NO_KERNEL.search(complaints):
             break
     if running.exists():
         running.replace(executed)
@@ -163,7 +165,8 @@ def _papermill(notebook: Path, output: Path, parameters: dict[str, Any], tempora
         "--language",
         "python",
     ]
-    command += ["--no-progress-bar", "--log-level", "WARNING", "--stdout-file", "-", "--stderr-file", "-"]
+    command += ["--start-timeout", str(SECONDS_TO_START), "--no-progress-bar", "--log-level", "WARNING"]
+    command += ["--stdout-file", "-", "--stderr-file", "-"]
     if parameters:
         # JSON is YAML, and a file needs no quoting.
         (temporary / "parameters.yaml").write_text(json.dumps(parameters), encoding="utf-8")
