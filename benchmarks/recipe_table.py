@@ -10,7 +10,7 @@ import pandas as pd
 import yaml
 
 from benchmarks.recipes import HERE, RECIPES, load
-from petseg_lib.ablations import hierarchical_interval
+from petseg_lib.ablations import interval_over_seeds
 from petseg_lib.figures import dice_over_time
 from petseg_lib.runs import write_atomically
 
@@ -68,7 +68,7 @@ def cost(entries: list[dict[str, Any]]) -> str:
 
 def gained(differences: list[np.ndarray], over: str = "") -> str:
     """A gain in words, of the differences of each seed (one a row) on each image."""
-    gain, count = hierarchical_interval(np.stack(differences)), len(differences)
+    gain, count = interval_over_seeds(np.stack(differences)), len(differences)
     return f"{gain.mean:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]{over}, {count} seed{'s' if count > 1 else ''}"
 
 

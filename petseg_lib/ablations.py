@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.stats import t as student
 
-from petseg_lib.comparison import VALUES_AT_ONCE, Interval, mean_interval, percent, same_images
+from petseg_lib.comparison import ROUNDING, Interval, mean_interval, percent, same_images
 from petseg_lib.config import BorderPolicy, ParameterError, shown
 from petseg_lib.evaluation import dice_per_image
 from petseg_lib.profiles import Profile
@@ -56,9 +57,10 @@ class Answer:
     def sentence(self, confidence: float = 0.95) -> str:
         """The answer in words, with what it rests on."""
         seeds, images = self.dice.shape[1:]
-        interval = f"{percent(confidence)} interval {self.difference.low:+.4f} to {self.difference.high:+.4f}"
+        lead = self.difference if self.difference.mean > 0 else -self.difference
+        interval = f"{percent(confidence)} interval {lead.low:+.4f} to {lead.high:+.4f}"
         grounds = f"({interval}, {seeds} seed{'s' if seeds > 1 else ''}, {images} images)"
-        amount = f"{abs(self.difference.mean):.4f} dice_image"
+        amount = f"{lead.mean:.4f} dice_image"
         if self.outcome == "not told apart":
             ahead = self.second if self.difference.mean > 0 else self.first
             words = f"{self.first} and {self.second} are not told apart by this much data: {ahead} is {amount} ahead {grounds}."
@@ -72,35 +74,33 @@ class Answer:
         return words + of_report.get(self.of_report, "")
 
 
-def hierarchical_interval(differences: np.ndarray, confidence: float = 0.95, samples: int = 2000, seed: int = 0) -> Interval:
-    """The mean of differences and its bootstrap interval over seeds and images at once.
+def interval_over_seeds(differences: np.ndarray, confidence: float = 0.95, samples: int = 2000) -> Interval:
+    """The mean of differences and its interval over seeds and images at once.
 
-    Seeds and images are drawn with replacement independently of each other, since every seed is measured on the same
-    images (the pigeonhole bootstrap of Owen 2007, Annals of Applied Statistics 1, 386); percentiles are taken. Drawing
-    from few seeds spreads too little by the factor sqrt((S - 1) / S), so the seeds' means are first spread by its
-    inverse (Rao and Wu 1988, Journal of the American Statistical Association 83, 231). With one seed it is the interval
-    over images alone.
+    Each seed's effect and each image's is taken for drawn, independently, since every seed is measured on the same images
+    (two-way crossed random effects). Two or three seeds tell little of how far seeds spread, so the interval is Student's,
+    of as many degrees of freedom as the parts of the variance have together (Satterthwaite 1946, Biometrics Bulletin 2,
+    110). With one seed it is the bootstrap interval over images.
 
     Args:
         differences: (S, N), by seed and image.
         confidence: of the interval, 0.5 to 1.
-        samples: resamples.
-        seed: of the resampling.
+        samples: resamples of the bootstrap.
     """
     seeds, images = differences.shape
-    if seeds == 1:
-        return mean_interval(differences[0], confidence, samples, seed)
+    if seeds == 1 or images == 1:
+        return mean_interval(differences[0], confidence, samples) if seeds == 1 else Interval(differences.mean(), -np.inf, np.inf)
     mean = float(differences.mean())
-    of_seeds = differences.mean(axis=1, keepdims=True)
-    spread = differences + (np.sqrt(seeds / (seeds - 1)) - 1) * (of_seeds - mean)
-    random = np.random.default_rng(seed)
-    seed_weights = random.multinomial(seeds, np.full(seeds, 1 / seeds), samples) / seeds
-    means, at_once = np.empty(samples), max(1, VALUES_AT_ONCE // images)
-    for block in (slice(start, min(start + at_once, samples)) for start in range(0, samples, at_once)):
-        image_weights = random.multinomial(images, np.full(images, 1 / images), block.stop - block.start) / images
-        means[block] = np.einsum("bi,bi->b", seed_weights[block] @ spread, image_weights)
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Interval(mean, float(low), float(high))
+    of_seeds, of_images = differences.mean(axis=1), differences.mean(axis=0)
+    rest = ((differences - of_seeds[:, None] - of_images + mean) ** 2).sum() / ((seeds - 1) * (images - 1))
+    by_seeds = of_seeds.var(ddof=1) / seeds  # the mean's variance by seeds, and by what seed and image do together
+    by_images = max(of_images.var(ddof=1) - rest / seeds, 0) / images
+    variance = by_seeds + by_images
+    if variance < ROUNDING**2:
+        return Interval(mean, mean, mean)
+    freedom = variance**2 / (by_seeds**2 / (seeds - 1) + by_images**2 / (images - 1))
+    reach = float(student.ppf((1 + confidence) / 2, freedom) * np.sqrt(variance))
+    return Interval(mean, mean - reach, mean + reach)
 
 
 def runs_by_variant(sweep: Profile) -> dict[str, dict[int, Run]]:
@@ -151,7 +151,7 @@ def answers(sweep: Profile, dice: dict[str, np.ndarray], confidence: float = 0.9
     found = {}
     for name, question in sweep.questions.items():
         first, second = question["first"], question["second"]
-        interval = hierarchical_interval(dice[second] - dice[first], confidence, samples)
+        interval = interval_over_seeds(dice[second] - dice[first], confidence, samples)
         found[name] = Answer(
             question["question"],
             question.get("why", ""),

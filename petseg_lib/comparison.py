@@ -25,11 +25,15 @@ VALUES_AT_ONCE = 2**22  # resampled in one block: bounds the memory, whatever th
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean and its bootstrap interval."""
+    """A mean and its interval; of a single image, which tells nothing of others, from -inf to inf."""
 
     mean: float
     low: float
     high: float
+
+    def __neg__(self) -> "Interval":
+        """Of the difference taken the other way round."""
+        return Interval(-self.mean, -self.high, -self.low)
 
     def __str__(self) -> str:
         return f"{self.mean:.4f} [{self.low:.4f}, {self.high:.4f}]"
@@ -43,7 +47,9 @@ def mean_interval(values: np.ndarray, confidence: float = 0.95, samples: int = 2
     """
     values = np.asarray(values, dtype=float)
     mean = float(values.mean())
-    if len(values) < 2 or np.ptp(values) < ROUNDING:  # nothing to resample
+    if len(values) < 2:
+        return Interval(mean, -np.inf, np.inf)
+    if np.ptp(values) < ROUNDING:  # nothing to resample
         return Interval(mean, mean, mean)
     batch, random = max(1, VALUES_AT_ONCE // len(values)), np.random.default_rng(seed)
     result = bootstrap((values,), np.mean, n_resamples=samples, batch=batch, confidence_level=confidence, rng=random)
@@ -138,15 +144,16 @@ def verdict(first: str, second: str, difference: Interval, confidence: float = 0
         difference: of `paired_difference`, the second less the first.
     """
     better, worse = (second, first) if difference.mean > 0 else (first, second)
-    amount = f"{abs(difference.mean):.4f} dice_image"
-    ends = sorted((abs(difference.low), abs(difference.high)))
-    if difference.low <= 0 <= difference.high:
+    lead = difference if difference.mean > 0 else -difference
+    amount = f"{lead.mean:.4f} dice_image"
+    if lead.low <= 0:
         return (
             f"These images do not tell {first} and {second} apart: {better} is {amount} ahead, but the "
-            f"{percent(confidence)} interval of the difference ({difference.low:+.4f} to {difference.high:+.4f}) includes zero."
+            f"{percent(confidence)} interval of its lead ({lead.low:+.4f} to {lead.high:+.4f}) includes zero."
         )
-    sentence = f"{better} is better than {worse} by {amount} ({percent(confidence)} interval {ends[0]:.4f} to {ends[1]:.4f}, paired over images)"
-    if abs(difference.mean) < TOO_CLOSE:
+    interval = f"{percent(confidence)} interval {lead.low:.4f} to {lead.high:.4f}"
+    sentence = f"{better} is better than {worse} by {amount} ({interval}, paired over images)"
+    if lead.mean < TOO_CLOSE:
         return sentence + f"; but one training run each cannot support less than {TOO_CLOSE}: another seed may turn it round."
     return sentence + ": more than images drawn by chance explain. Another seed of the training is not in this interval."
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from petseg_lib import ablations, comparison, figures
 from petseg_lib.comparison import Interval, mean_interval
@@ -25,29 +26,37 @@ questions:
 """
 
 
-def differences(random: np.random.Generator, mean: float, seeds: int = 3, images: int = 60) -> np.ndarray:
+def differences(random, mean: float, seeds: int = 3, images: int = 60, spread: float = 0.02) -> np.ndarray:
     """(seeds, images): a mean, and effects of the seed, of the image and of both together."""
-    of_seed, of_image = random.normal(0, 0.02, (seeds, 1)), random.normal(0, 0.05, (1, images))
+    of_seed, of_image = random.normal(0, spread, (seeds, 1)), random.normal(0, 0.05, (1, images))
     return mean + of_seed + of_image + random.normal(0, 0.05, (seeds, images))
 
 
-def test_the_interval_covers_the_truth_as_often_as_it_says_and_images_alone_do_not():
+@pytest.mark.parametrize(("seeds", "spread"), [(2, 0.02), (3, 0.0), (3, 0.004), (3, 0.02), (3, 0.1), (5, 0.02)])
+def test_the_interval_covers_the_truth_about_as_often_as_it_says(seeds, spread):
     random = np.random.default_rng(0)
-    hits = {"hierarchical": 0, "images alone": 0}
-    for trial in range(200):
-        values = differences(random, 0.01)
-        both = ablations.hierarchical_interval(values, samples=500, seed=trial)
-        alone = mean_interval(values.mean(axis=0), samples=500, seed=trial)
-        hits["hierarchical"] += both.low <= 0.01 <= both.high
-        hits["images alone"] += alone.low <= 0.01 <= alone.high
-    assert hits["hierarchical"] / 200 > 0.85  # of three seeds no bootstrap gives 0.95 in full
-    assert hits["images alone"] / 200 < 0.75
+    intervals = [ablations.interval_over_seeds(differences(random, 0.01, seeds, 60, spread)) for _ in range(1000)]
+    missed = sum(not each.low <= 0.01 <= each.high for each in intervals) / 1000
+    assert 0.03 < missed < (0.09 if seeds > 2 else 0.14)
+
+
+def test_images_alone_say_too_little():
+    random = np.random.default_rng(0)
+    alone = [mean_interval(differences(random, 0.01).mean(axis=0), samples=500) for _ in range(200)]
+    assert sum(each.low <= 0.01 <= each.high for each in alone) / 200 < 0.75
+
+
+def test_many_images_leave_students_interval_of_the_seeds_means():
+    values = differences(np.random.default_rng(4), 0.0, images=100_000)
+    interval, of_seeds = ablations.interval_over_seeds(values), values.mean(axis=1)
+    low, high = stats.t.interval(0.95, 2, of_seeds.mean(), stats.sem(of_seeds))
+    assert (interval.low, interval.high) == pytest.approx((low, high), rel=0.01)
 
 
 def test_the_interval_shrinks_with_seeds_and_ignores_their_order():
     random = np.random.default_rng(1)
     many = differences(random, 0.0, seeds=24)
-    narrow, wide = (ablations.hierarchical_interval(values) for values in (many, many[:3]))
+    narrow, wide = (ablations.interval_over_seeds(values) for values in (many, many[:3]))
     assert narrow.high - narrow.low < wide.high - wide.low
     assert narrow.low < narrow.mean < narrow.high
     assert narrow.mean == pytest.approx(many.mean())
@@ -55,12 +64,12 @@ def test_the_interval_shrinks_with_seeds_and_ignores_their_order():
 
 def test_one_seed_gives_the_interval_over_images():
     values = differences(np.random.default_rng(2), 0.0, seeds=1)
-    assert ablations.hierarchical_interval(values) == mean_interval(values[0])
+    assert ablations.interval_over_seeds(values) == mean_interval(values[0])
 
 
 def test_seeds_that_agree_to_the_digit_leave_the_spread_of_images():
     values = np.repeat(differences(np.random.default_rng(3), 0.0, seeds=1), 5, axis=0)
-    both, alone = ablations.hierarchical_interval(values, samples=20_000), mean_interval(values[0], samples=20_000)
+    both, alone = ablations.interval_over_seeds(values), mean_interval(values[0], samples=20_000)
     assert both.high - both.low == pytest.approx(alone.high - alone.low, rel=0.05)
 
 
@@ -75,10 +84,10 @@ def answer(low: float, high: float, report: str = "") -> ablations.Answer:
     [
         (0.01, 0.03, "b", "better", "holds", "b is better than a by 0.0200 dice_image (95% interval +0.0100 to +0.0300, 3 seeds, 4 images). The report chose b: that holds here."),
         (0.01, 0.03, "a", "better", "does not hold", "The report chose a: that does not hold here."),
-        (-0.03, -0.01, "b", "worse", "does not hold", "b is worse than a by 0.0200 dice_image (95% interval -0.0300 to -0.0100"),
+        (-0.03, -0.01, "b", "worse", "does not hold", "b is worse than a by 0.0200 dice_image (95% interval +0.0100 to +0.0300"),
         (-0.03, -0.01, "a", "worse", "holds", "The report chose a: that holds here."),
         (-0.01, 0.03, "b", "not told apart", "not told apart", "a and b are not told apart by this much data: b is 0.0100 dice_image ahead (95% interval -0.0100 to +0.0300, 3 seeds, 4 images). The report chose b: this neither bears it out nor refutes it."),
-        (-0.03, 0.01, "", "not told apart", "", "a is 0.0100 dice_image ahead"),
+        (-0.03, 0.01, "", "not told apart", "", "a is 0.0100 dice_image ahead (95% interval -0.0100 to +0.0300"),
     ],
 )  # fmt: skip
 def test_an_answer_says_what_the_interval_allows(low, high, report, outcome, of_report, sentence):
@@ -218,11 +227,19 @@ def test_runs_that_differ_in_what_the_sweep_leaves_open_are_refused(sweep):
 
 
 def test_an_interval_does_not_depend_on_the_memory_it_takes(monkeypatch):
-    differences = np.random.default_rng(0).normal(0.01, 0.05, (3, 40))
-    for of in (ablations.hierarchical_interval, lambda values: comparison.mean_interval(values[0])):
-        whole = of(differences)
-        with monkeypatch.context() as patch:
-            for module in (ablations, comparison):
-                patch.setattr(module, "VALUES_AT_ONCE", 130)
-            again = of(differences)
-        assert astuple(again) == pytest.approx(astuple(whole), abs=1e-12)
+    differences = np.random.default_rng(0).normal(0.01, 0.05, 40)
+    whole = comparison.mean_interval(differences)
+    with monkeypatch.context() as patch:
+        patch.setattr(comparison, "VALUES_AT_ONCE", 130)
+        again = comparison.mean_interval(differences)
+    assert astuple(again) == pytest.approx(astuple(whole), abs=1e-12)
+
+
+def test_one_image_tells_nothing_of_others():
+    for of_one in (ablations.interval_over_seeds(np.array([[0.1], [0.2]])), comparison.mean_interval([0.1])):
+        assert (of_one.low, of_one.high) == (-np.inf, np.inf)
+    assert "do not tell a and b apart: b is 0.1000" in comparison.verdict("a", "b", comparison.mean_interval([0.1]))
+
+
+def test_differences_that_are_all_the_same_have_no_width():
+    assert astuple(ablations.interval_over_seeds(np.full((3, 40), 0.1))) == pytest.approx((0.1, 0.1, 0.1), abs=1e-12)

@@ -252,6 +252,10 @@ def test_the_interval_of_a_large_sample_is_students():
     ("interval", "words"),
     [
         (comparison.Interval(0.02, -0.01, 0.05), "do not tell a and b apart"),
+        (
+            comparison.Interval(-0.02, -0.05, 0.01),
+            "a is 0.0200 dice_image ahead, but the 95% interval of its lead (-0.0100 to +0.0500)",
+        ),
         (comparison.Interval(0.05, 0.02, 0.08), "b is better than a by 0.0500"),
         (comparison.Interval(-0.05, -0.08, -0.02), "a is better than b by 0.0500 dice_image (95% interval 0.0200 to 0.0800"),
         (comparison.Interval(0.004, 0.001, 0.007), "another seed may turn it round"),
