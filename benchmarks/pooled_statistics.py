@@ -34,7 +34,8 @@ def pooled(model: nn.Module, loader: torch.utils.data.DataLoader, passes: int = 
             layer.momentum = None  # a plain mean
             layer.train()
     with torch.no_grad():
-        for _ in range(passes):
+        for number in range(passes):
+            loaders.set_epoch(loader, number + 1)  # else every pass has the first one's augmentation
             for batch in loader:
                 model(batch.image)
     return model.eval()

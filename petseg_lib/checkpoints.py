@@ -55,7 +55,7 @@ def load_model(path: Path) -> tuple[nn.Module, dict[str, Any]]:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-        weights = safetensors.torch.load_file(path)
+        weights = safetensors.torch.load(path.read_bytes())  # not mapped: Windows replaces no file that is
     except safetensors.SafetensorError as error:
         raise RunError(f"{shown(path)} is no safetensors file: {error}") from None
     if "petseg" not in metadata:

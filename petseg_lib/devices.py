@@ -39,6 +39,14 @@ def best_precision(device: torch.device) -> str:
     return "32-true"
 
 
+def memory_format(device: torch.device) -> torch.memory_format:
+    """How images and convolutions' weights lie in memory: channels last, but not on Apple's GPUs.
+
+    There a convolution's way back is many times slower with them in PyTorch before 2.14 (pytorch issues 192551, 193349).
+    """
+    return torch.contiguous_format if device.type == "mps" else torch.channels_last
+
+
 def keep_freed_memory() -> None:
     """What this process frees stays its own from now on, for the next step to take.
 

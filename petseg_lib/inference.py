@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from petseg_lib.data.cache import Cache
 from petseg_lib.data.loaders import normalise
+from petseg_lib.devices import memory_format
 from petseg_lib.gpus import usable_cores
 from petseg_lib.models.convolutions import Conv3x3
 from petseg_lib.models.folding import fold_batchnorm
@@ -33,7 +34,7 @@ def for_inference(model: nn.Module, fabric: Fabric) -> nn.Module:
     if model in _PREPARED:
         return model
     dtype = torch.bfloat16 if fabric._precision.precision == "bf16-mixed" else None
-    model = fold_batchnorm(model, dtype).requires_grad_(False).to(memory_format=torch.channels_last)
+    model = fold_batchnorm(model, dtype).requires_grad_(False).to(memory_format=memory_format(fabric.device))
     for layer in model.modules():  # once, and not in every pass
         if dtype is not None and isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
             layer.to(dtype)
@@ -114,13 +115,13 @@ def images_a_pass(count: int, image_size: int, threads: int) -> int:
 def images_per_second(model: nn.Module, image_size: int, fabric: Fabric, seconds: float = 1.0) -> float:
     """Inference speed, one image at a time: from the median of forward passes, timed for about `seconds`."""
     model = for_inference(model, fabric)
-    image = torch.rand(1, 3, image_size, image_size, device=fabric.device).contiguous(memory_format=torch.channels_last)
+    image = torch.rand(1, 3, image_size, image_size, device=fabric.device).contiguous(memory_format=memory_format(fabric.device))
     times: list[float] = []
     with torch.inference_mode():
         while sum(times) < seconds:
             began = time.perf_counter()
             model(image)
-            if fabric.device.type == "cuda":
-                torch.cuda.synchronize(fabric.device)
+            if fabric.device.type != "cpu":
+                torch.accelerator.synchronize(fabric.device)
             times.append(time.perf_counter() - began)
     return 1 / float(np.median(times[1:] or times))  # the first pass warms up, which is little of a long one

@@ -1,5 +1,6 @@
 """The training loop, in plain sight. Lightning Fabric carries the device and the precision."""
 
+import math
 import sys
 import time
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from typing import Any
 import pandas as pd
 import torch
 from lightning_fabric import Fabric, seed_everything
-from safetensors.torch import load_file
+from safetensors.torch import load
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
@@ -19,7 +20,7 @@ from tqdm.std import tqdm
 from petseg_lib.checkpoints import Checkpointer, load_state
 from petseg_lib.config import ReadableError, TrainingParameters, shown
 from petseg_lib.data.loaders import Batch, half_size, set_epoch, to_device
-from petseg_lib.devices import open_fabric
+from petseg_lib.devices import memory_format, open_fabric
 from petseg_lib.dice import build_loss, count, dice_from_counts
 from petseg_lib.graphs import Recorded, released
 from petseg_lib.inference import PIXELS_A_PASS, images_per_second
@@ -71,18 +72,19 @@ def fit(
         description: `checkpoints.describe_model`, saved with the weights.
 
     Returns:
-        The history: one row an epoch with epoch, learning_rate, train_loss, train_dice, valid_loss, valid_dice (both
-        dice_image at the model's size) and seconds.
+        The history: one row an epoch with epoch, learning_rate, train_loss, train_dice, valid_loss, valid_dice and
+        seconds. valid_dice is dice_image at the model's size, train_dice that of augmented images at the size they were
+        trained at (half of it in some epochs: `half_size_share`).
 
     Raises:
-        TrainingError: the loss is not finite, or the device's memory does not hold a step.
+        TrainingError: a loss is not finite, or the device's memory does not hold a step.
         RunError: the disk is full.
     """
     if run.complete:
         print(f"{shown(run.folder)} is finished: its weights are loaded, nothing is trained (force = True trains again).")
-        _load_best(run, model.to(fabric.device, memory_format=torch.channels_last))
+        _load_best(run, model.to(fabric.device, memory_format=memory_format(fabric.device)))
         return run.history
-    model = model.to(fabric.device, memory_format=torch.channels_last)
+    model = model.to(fabric.device, memory_format=memory_format(fabric.device))
     optimizer = build_optimizer(model, parameters)
     wrapped, optimizer = fabric.setup(model, optimizer)
     steps = -(-len(train_loader) // parameters.accumulate)
@@ -113,7 +115,16 @@ def fit(
                 losses, counts, rates = _train_epoch(step, batches, optimizer, schedule, fabric, averaged, parameters, smaller)
                 _check_finite(losses, rates, train_loader, epoch)
                 validated, seen = _measure(evaluated, valid_loader, loss_of, fabric)
-            except torch.OutOfMemoryError:
+                if not math.isfinite(validated[0]):
+                    raise TrainingError(
+                        f"the validation loss is not finite in epoch {epoch}, at learning rate {rates[-1]:.3g}; the best weights "
+                        "before it are kept: try a lower learning_rate, or precision 32-true"
+                    )
+            except RuntimeError as error:
+                if isinstance(error, TrainingError) or "out of memory" not in str(
+                    error
+                ):  # Apple's GPUs raise no OutOfMemoryError
+                    raise
                 raise TrainingError(
                     f"the memory of {fabric.device} does not hold a step of epoch {epoch}: lower batch_size "
                     f"({parameters.batch_size} now) and raise accumulate ({parameters.accumulate} now) by as much, or lower "
@@ -229,7 +240,7 @@ def _passes(model: nn.Module, loader: DataLoader, fabric: Fabric) -> Iterator[tu
 
 def _means(losses: list[Tensor], counts: list[Tensor]) -> tuple[float, float]:
     """Kept on the device until here: one synchronisation an epoch, not one a step."""
-    table = torch.cat(counts).double()
+    table = torch.cat(counts).cpu().double()  # Apple's GPUs have no float64
     return (torch.stack(losses).sum() / len(table)).item(), dice_from_counts(*table.T).mean().item()
 
 
@@ -258,7 +269,7 @@ def _resume(run: Run, parts: dict[str, Any], parameters: TrainingParameters) -> 
 
 
 def _load_best(run: Run, model: nn.Module) -> None:
-    model.load_state_dict(load_file(run.folder / "model.safetensors"))
+    model.load_state_dict(load((run.folder / "model.safetensors").read_bytes()))
     model.eval()
 
 

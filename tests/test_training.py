@@ -18,7 +18,7 @@ from petseg_lib import checkpoints, devices, normalisation, optimisation, runs, 
 from petseg_lib.config import ComparisonParameters, MeanStdParameters, ResNet34UNetParameters, UNetParameters, workspace
 from petseg_lib.data import loaders
 from petseg_lib.data.cache import open_cache
-from petseg_lib.data.loaders import Batch, build_loader, cropped_batch, halved_batch
+from petseg_lib.data.loaders import Batch, build_loader, cropped_batch, half_size, halved_batch
 from petseg_lib.data.pets import load_pets
 from petseg_lib.data.pictures import DatasetError
 from petseg_lib.data.statistics import ChannelStatistics, channel_statistics, save_statistics
@@ -156,6 +156,11 @@ def test_bf16_is_chosen_only_where_the_processor_has_it(monkeypatch):
     for capability, expected in (({"avx512_bf16": True}, "bf16-mixed"), ({"amx_bf16": True}, "bf16-mixed"), ({}, "32-true")):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=capability: found, raising=False)
         assert devices.best_precision(torch.device("cpu")) == expected
+
+
+def test_only_apples_gpus_have_channels_first():
+    formats = [devices.memory_format(torch.device(name)) for name in ("cpu", "cuda", "mps")]
+    assert formats == [torch.channels_last, torch.channels_last, torch.contiguous_format]
 
 
 PAGE_FAULTS = """
@@ -436,9 +441,22 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_batch(pets, monke
     assert all(tensor.isfinite().all() for tensor in load_file(run.folder / "model.safetensors").values())
 
 
-def test_too_little_memory_names_what_to_lower(pets, monkeypatch):
+def test_a_validation_loss_that_is_not_finite_is_no_best_epoch(pets, monkeypatch):
+    losses = iter([1.0] * 6 + [1.0] * 5 + [math.nan])  # 5 steps and 1 of validation an epoch: the last step broke the weights
+    monkeypatch.setattr(training, "build_loss", lambda name: lambda logits, target, scored: logits.mean() * 0 + next(losses))
+    with pytest.raises(
+        training.TrainingError, match=r"the validation loss is not finite in epoch 2, at learning rate 0\.\d+; the best"
+    ):
+        train(pets, "runs/t/nan", device="cpu")
+    assert list(runs.Run(runs.workspace() / "runs/t/nan").history["epoch"]) == [1]
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), RuntimeError("MPS backend out of memory")]
+)
+def test_too_little_memory_names_what_to_lower(pets, monkeypatch, error):
     def full(*given):
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        raise error
 
     monkeypatch.setattr(training, "_train_epoch", full)
     sentence = (
@@ -446,6 +464,34 @@ def test_too_little_memory_names_what_to_lower(pets, monkeypatch):
     )
     with pytest.raises(training.TrainingError, match=sentence):
         train(pets, "runs/t/memory")
+
+
+def test_another_error_of_a_step_is_not_taken_for_too_little_memory(pets, monkeypatch):
+    def broken(*given):
+        raise RuntimeError("size mismatch")
+
+    monkeypatch.setattr(training, "_train_epoch", broken)
+    with pytest.raises(RuntimeError, match=r"^size mismatch$"):
+        train(pets, "runs/t/broken")
+
+
+class AppleTensor(torch.Tensor):
+    """Refuses float64, as tensors on Apple's GPUs do, until it is copied to the CPU."""
+
+    @classmethod
+    def __torch_function__(cls, function, types, arguments=(), settings=None):
+        result = super().__torch_function__(function, types, arguments, settings or {})
+        if function is torch.Tensor.cpu:
+            return result.as_subclass(torch.Tensor)
+        if isinstance(result, torch.Tensor) and result.dtype == torch.float64:
+            raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+        return result
+
+
+def test_an_epochs_means_need_no_float64_on_the_device():
+    losses, counts = [torch.tensor(3.0), torch.tensor(1.0)], [torch.tensor([[1, 1, 0], [1, 0, 0]]), torch.tensor([[0, 1, 1]])]
+    found = training._means(*([each.as_subclass(AppleTensor) for each in given] for given in (losses, counts)))
+    assert found == pytest.approx((4 / 3, (2 / 3 + 1 + 0) / 3))
 
 
 def test_a_run_that_does_not_stand_is_one_sentence():
@@ -530,6 +576,14 @@ def test_a_cropped_batch_is_one_square_of_all_images_with_its_masks():
     assert any(left != top for left, top in starts) and max(ends) > 63.5  # the last start of a square smaller than the whole
     again = cropped_batch(Batch(image, target, scored, torch.arange(2)), 0, 1, 199)
     assert torch.equal(again.image, batch.image)
+
+
+@pytest.mark.parametrize(
+    ("share", "epochs", "halved"), [(0.28, 25, 7), (0.55, 100, 55), (0.85, 480, 408), (0.5, 3, 2), (0, 4, 0)]
+)
+def test_so_many_epochs_are_at_half_size(share, epochs, halved):
+    parameters = UNetParameters.checked({"image_size": 64, "half_size_share": share, "epochs": epochs})
+    assert [bool(half_size(parameters, epoch)) for epoch in range(1, epochs + 1)] == [True] * halved + [False] * (epochs - halved)
 
 
 def test_half_size_epochs_train_on_crops_that_are_a_function_of_seed_and_epoch(pets, monkeypatch):

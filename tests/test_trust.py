@@ -6,6 +6,7 @@ import os
 import re
 import struct
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -97,6 +98,13 @@ def refused(path, words: str) -> None:
     with pytest.raises(RunError, match=words) as raised:
         load_model(path)
     assert str(raised.value).count("\n") == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux lists what a process has mapped")
+def test_a_loaded_model_leaves_its_file_free(saved):
+    """Windows replaces no file that a process has mapped: a notebook that is left open would keep the next training from its end."""
+    model, _ = load_model(saved)
+    assert list(model.parameters()) and str(saved) not in Path("/proc/self/maps").read_text()
 
 
 def test_weights_that_are_a_pickle_are_refused(saved):

@@ -18,6 +18,7 @@ from petseg_lib.config import TrainingParameters
 from petseg_lib.data.augment import build_augmentation, cutmix, reseed
 from petseg_lib.data.cache import Cache
 from petseg_lib.data.masks import target_and_scored
+from petseg_lib.devices import memory_format
 from petseg_lib.gpus import usable_cores
 
 MOST_WORKERS = 8
@@ -115,9 +116,9 @@ def normalise(images: np.ndarray, mean: Sequence[float], std: Sequence[float]) -
 
 
 def to_device(batch: Batch, fabric: Fabric) -> Batch:
-    """The batch where Fabric computes, its images channels last in memory."""
+    """The batch where Fabric computes, its images in memory as convolutions there want them."""
     batch = fabric.to_device(batch)
-    return batch._replace(image=batch.image.contiguous(memory_format=torch.channels_last))
+    return batch._replace(image=batch.image.contiguous(memory_format=memory_format(batch.image.device)))
 
 
 def halved_batch(batch: Batch) -> Batch:
@@ -143,14 +144,14 @@ def cropped_batch(batch: Batch, *seed: int) -> Batch:
     rows, columns = (slice(start, start + side) for start in generator.integers(0, whole - side + 1, 2).tolist())
     image, target, scored = (each[..., rows, columns] for each in batch[:3])
     size = (whole // 2, whole // 2)
-    image = F.interpolate(image, size, mode="bilinear").contiguous(memory_format=torch.channels_last)
+    image = F.interpolate(image, size, mode="bilinear").contiguous(memory_format=memory_format(image.device))
     target, scored = (F.interpolate(mask.float(), size, mode="nearest-exact") for mask in (target, scored))
     return batch._replace(image=image, target=target, scored=scored.bool())
 
 
 def half_size(parameters: TrainingParameters, epoch: int) -> Callable[[Batch, int], Batch] | None:
     """Makes half as large a batch of an epoch (from 1), given with its number in it (from 0); None for an epoch at full size."""
-    if epoch - 1 >= parameters.half_size_share * parameters.epochs:
+    if epoch - 1 >= round(parameters.half_size_share * parameters.epochs, 6):  # 0.28 * 25 is a little more than 7
         return None
     if parameters.half_size_crop:
         return lambda batch, number: cropped_batch(batch, parameters.seed, epoch, number)
