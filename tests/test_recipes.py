@@ -184,12 +184,22 @@ def test_the_table_says_what_a_recipe_gains_and_over_how_many_seeds(recipes, tab
     assert drawn["unet"]["seconds"].tolist() == [30, 30]  # the clock ran twice as long as the CPU worked
 
 
-def test_pooled_statistics_are_the_mean_over_batches(recipes):
+class Passes:
+    """A loader of two batches: of 1 and of the epoch that it was set to."""
+
+    def __init__(self):
+        self.sampler = SimpleNamespace(epochs=range(1))
+
+    def __iter__(self):
+        for value in (1.0, self.sampler.epochs[0]):
+            yield SimpleNamespace(image=torch.full((2, 3, 4, 4), float(value)))
+
+
+def test_pooled_statistics_are_the_mean_over_batches_of_passes_that_differ(recipes):
     pooled = import_module("benchmarks.pooled_statistics").pooled
     model = nn.Sequential(nn.BatchNorm2d(3))
-    batches = [SimpleNamespace(image=torch.full((2, 3, 4, 4), value)) for value in (1.0, 4.0)]
-    again = pooled(model, batches, passes=2)
-    assert again[0].running_mean.tolist() == [2.5] * 3 and not again.training
+    again = pooled(model, Passes(), passes=3)
+    assert again[0].running_mean.tolist() == [(1 + 1 + 1 + 2 + 1 + 3) / 6] * 3 and not again.training
     assert model[0].running_mean.tolist() == [0.0] * 3
 
 
