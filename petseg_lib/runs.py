@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 
 from petseg_lib.config import NOTEBOOKS, Parameters, ReadableError, TrainingParameters, shown, workspace
 from petseg_lib.data.pets import dataset_folder, dataset_root
+from petseg_lib.disk import replace
 
 PACKAGES = ("torch", "torchvision", "lightning-fabric", "albumentations", "numpy", "opencv-python-headless", "pillow")
 NO_ROOM = {getattr(errno, name) for name in ("ENOSPC", "EFBIG", "EDQUOT") if hasattr(errno, name)}
@@ -244,6 +245,7 @@ def write_atomically(path: Path, content: bytes | Callable[[BinaryIO], object], 
 
     Raises:
         RunError: the disk is full, or the file would pass a limit on its size; what stood there before still stands.
+        ReadableError: on Windows, another program has the file open.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -251,8 +253,7 @@ def write_atomically(path: Path, content: bytes | Callable[[BinaryIO], object], 
             file.write(content) if isinstance(content, bytes) else content(file)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
-        _flush_folder(path.parent)
+        replace(temporary, path)
     except (OSError, RuntimeError) as error:
         cause = error if isinstance(error, OSError) else error.__context__  # torch has an error of its own about a failed write
         if not isinstance(cause, OSError) or cause.errno not in NO_ROOM:
@@ -265,16 +266,6 @@ def write_atomically(path: Path, content: bytes | Callable[[BinaryIO], object], 
         ) from None
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _flush_folder(folder: Path) -> None:
-    """A rename survives a power cut only once its folder is flushed too; Windows has no way to ask for that."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:

@@ -1,0 +1,55 @@
+"""Files come to their places whatever the system and its file systems do."""
+
+import errno
+import os
+import stat
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+
+from petseg_lib import disk, runs
+from petseg_lib.config import ReadableError
+
+
+@pytest.mark.parametrize("times", [3, 10**6])
+def test_a_file_that_another_program_holds_on_windows_is_waited_for(tmp_path, monkeypatch, times):
+    """As a virus scanner does for a moment, and a spreadsheet until it is closed."""
+    path, tries, rename = tmp_path / "history.csv", [], Path.replace
+    path.write_bytes(b"old")
+
+    def held(self, target):
+        tries.append(1)
+        if len(tries) <= times:
+            raise PermissionError(13, "Access is denied")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "replace", held)
+    with pytest.raises(PermissionError):
+        runs.write_atomically(path, b"new")  # elsewhere it means what it says
+    assert len(tries) == 1
+    monkeypatch.setattr(disk, "WINDOWS", True)
+    monkeypatch.setattr(disk, "SECONDS_TO_LET_GO", 0.5)
+    if times == 3:
+        runs.write_atomically(path, b"new")
+        assert path.read_bytes() == b"new" and list(tmp_path.glob("*history*")) == [path]
+    else:
+        with pytest.raises(ReadableError, match=r"history\.csv cannot be written, since another program has it open .* again$"):
+            runs.write_atomically(path, b"new")
+        assert path.read_bytes() == b"old" and list(tmp_path.glob("*history*")) == [path]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows flushes no folder")
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.EIO])
+def test_a_file_system_that_flushes_no_folder_is_good_enough(tmp_path, monkeypatch, number):
+    flush = os.fsync
+
+    def refuse(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+        flush(descriptor)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(OSError, match="Input/output error") if number == errno.EIO else nullcontext():
+        runs.write_atomically(tmp_path / "file", b"new")
+    assert (tmp_path / "file").read_bytes() == b"new"
