@@ -6,6 +6,7 @@ import sys
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import LightningEnvironment
 
 TRIM_THRESHOLD, MMAP_MAX, ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
 
@@ -22,11 +23,16 @@ def open_fabric(device: str = "auto", precision: str = "auto") -> Fabric:
     Raises:
         RuntimeError: the device is not there (Lightning Fabric's own sentence).
     """
-    fabric = Fabric(accelerator=device, devices=1, precision="32-true")
+    fabric = _fabric(device, "32-true")
     if fabric.device.type == "cpu":
         keep_freed_memory()
     precision = best_precision(fabric.device) if precision == "auto" else precision
-    return fabric if precision == "32-true" else Fabric(accelerator=device, devices=1, precision=precision)
+    return fabric if precision == "32-true" else _fabric(device, precision)
+
+
+def _fabric(device: str, precision: str) -> Fabric:
+    # A run is one process. In a Slurm job Fabric would take it for one of SLURM_NTASKS, or refuse to begin.
+    return Fabric(accelerator=device, devices=1, precision=precision, plugins=[LightningEnvironment()])
 
 
 def best_precision(device: torch.device) -> str:

@@ -6,6 +6,7 @@ import math
 import platform
 import subprocess
 import sys
+import warnings
 from functools import partial
 
 import pandas as pd
@@ -191,6 +192,18 @@ def test_opening_a_device_prints_nothing_that_looks_like_a_warning():
     code = "from petseg_lib.devices import open_fabric; print(open_fabric('cpu', 'bf16-mixed')._precision.precision)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (result.stdout, result.stderr) == ("bf16-mixed\n", "")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no Slurm on Windows")
+@pytest.mark.parametrize("job", [{"SLURM_NTASKS": "8", "SLURM_JOB_NAME": "unet"}, {}], ids=["in_a_job", "beside_srun"])
+def test_a_run_on_a_cluster_is_one_process(tmp_path, monkeypatch, job):
+    """Lightning Fabric refuses SLURM_NTASKS, and without it warns where srun could have been used."""
+    (tmp_path / "srun").touch(0o755)
+    for name, value in ({"PATH": str(tmp_path)} | job).items():
+        monkeypatch.setenv(name, value)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert devices.open_fabric("cpu", "bf16-mixed").world_size == 1
 
 
 def test_the_optimizer_leaves_biases_and_batchnorm_undecayed():
