@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import warnings
 from multiprocessing import get_context
 from pathlib import Path
@@ -227,6 +228,13 @@ def test_workers_suit_the_device_and_the_memory_that_they_share(monkeypatch):
     assert loaders.worker_count(parameters(image_size=256), 8) == 2
     monkeypatch.setattr(loaders.sys, "platform", "win32")
     assert loaders.worker_count(parameters(), 8) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere Python's own way is right")
+def test_workers_are_forked_on_linux_whatever_python_does_by_itself(cache):
+    loader = build_loader(cache, parameters(), MEAN, STD, train=True, workers=2)
+    assert loader.multiprocessing_context.get_start_method() == "fork"
+    assert build_loader(cache, parameters(), MEAN, STD, train=True, workers=0).multiprocessing_context is None
 
 
 def test_workers_may_be_spawned(cache):

@@ -70,6 +70,8 @@ def build_loader(
         sampler=_BatchSampler(len(cache), batch_size, parameters.seed, train),
         batch_size=None,  # the sampler gives whole batches, so that an image is normalised with its batch
         num_workers=workers,
+        # Python 3.14 begins workers afresh on Linux too, each of which would import everything.
+        multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
         worker_init_fn=_start_worker,
         # A generator of its own: otherwise each epoch draws from the global one, which dropout uses.
         generator=torch.Generator().manual_seed(parameters.seed),
