@@ -3,6 +3,7 @@
 import errno
 import os
 import pickle
+import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -137,12 +138,15 @@ def test_who_waited_for_a_build_takes_its_cache(dataset, tmp_path, monkeypatch):
     assert len(builds) == 1
 
 
-def test_what_a_killed_build_left_goes_with_the_next(dataset, tmp_path):
-    left = tmp_path / "cache" / ".building-abc" / "cache"
-    left.mkdir(parents=True)
-    (left / "images.npy").touch()
+def test_what_a_killed_build_left_goes_with_a_later_one_and_a_build_under_way_stays(dataset, tmp_path):
+    """Under way on another machine, which the lock does not keep out."""
+    for hours, name in ((25, "left"), (23, "under_way")):
+        building = tmp_path / "cache" / f".building-{name}" / "cache"
+        building.mkdir(parents=True)
+        (building / "images.npy").touch()
+        os.utime(building.parent, (time.time() - hours * 3600,) * 2)
     cache = open_cache(dataset, dataset.pets, 32, tmp_path / "cache")
-    assert sorted(path.name for path in (tmp_path / "cache").iterdir()) == [".lock", cache.folder.name]
+    assert sorted(path.name for path in (tmp_path / "cache").iterdir()) == [".building-under_way", ".lock", cache.folder.name]
 
 
 @pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="only Linux reserves room")

@@ -9,8 +9,10 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +27,7 @@ from petseg_lib.data.pets import Pet, PetDataset, settle
 from petseg_lib.data.pictures import DatasetError, read_photograph, read_trimap
 
 FORMAT_VERSION = 2  # raise it when the same files would give other pixels
+SECONDS_OF_A_BUILD = 24 * 3600  # at the very most
 
 
 @dataclass
@@ -101,9 +104,14 @@ def key(dataset: PetDataset, pets: Sequence[Pet], image_size: int) -> str:
 
 
 def _build_aside(dataset: PetDataset, pets: Sequence[Pet], size: int, place: Path, progress: bool) -> None:
-    """Build a cache beside its place and rename it; what a process that was killed had left of it goes."""
+    """Build a cache beside its place and rename it; what a process that was killed had left of it goes.
+
+    Only after a day: the lock of some network file systems holds on one machine alone, and another one may be building.
+    """
     for left in place.parent.glob(".building-*"):
-        shutil.rmtree(left, ignore_errors=True)
+        with suppress(FileNotFoundError):  # the other one has just finished
+            if left.stat().st_mtime < time.time() - SECONDS_OF_A_BUILD:
+                shutil.rmtree(left, ignore_errors=True)
     needed, free = len(pets) * size * size * 4, shutil.disk_usage(place.parent).free
     if free < needed:
         raise DatasetError(_no_room(place.parent, needed, free))
