@@ -1,5 +1,7 @@
 """Pets cut out of any photographs: no trimap is needed, and none is looked for."""
 
+import itertools
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -56,9 +58,19 @@ def photographs_in(place: str | Path, limit: int = 0) -> list[Path]:
 
 
 def names_of(paths: Sequence[Path]) -> list[str]:
-    """A name for each file: that without its suffix, or with it where several would have the same."""
-    stems = [path.stem for path in paths]
-    return [path.name if stems.count(path.stem) > 1 else path.stem for path in paths]
+    """A name for each file, the same for the same files: that without its suffix, or with it where another file has the same.
+
+    Names that differ in nothing but capitals count as the same, as they do on the disks of Windows and macOS; where two files
+    differ in nothing else, the second name ends in `_2`.
+    """
+    known = Counter(each.casefold() for path in paths for each in {path.stem, path.name})
+    names, taken = [], set()
+    for path in paths:
+        name = path.stem if known[path.stem.casefold()] == 1 else path.name
+        candidates = itertools.chain([name], (f"{name}_{number}" for number in itertools.count(2)))
+        names.append(next(each for each in candidates if each.casefold() not in taken))
+        taken.add(names[-1].casefold())
+    return names
 
 
 def cut_out(photograph: np.ndarray, probability: np.ndarray, threshold: float = 0.5) -> np.ndarray:

@@ -51,6 +51,20 @@ def test_photographs_are_found_by_name_and_evenly_spaced(folder, tmp_path):
         cutouts.photographs_in(folder / "inner")
 
 
+@pytest.mark.parametrize(
+    ("files", "names"),
+    [
+        (["a.jpg", "a.png", "a.png.jpg"], ["a.jpg", "a.png", "a.png.jpg"]),
+        (["IMG_1.jpg", "img_1.png", "IMG_2.jpg"], ["IMG_1.jpg", "img_1.png", "IMG_2"]),
+        (["Rex.jpg", "rex.jpg", "rex.JPG"], ["Rex.jpg", "rex.jpg_2", "rex.JPG_3"]),
+        (["REX.jpg", "rex.jpg", "rex.jpg_2.jpg"], ["REX.jpg", "rex.jpg_2", "rex.jpg_2_2"]),
+        (["plain"], ["plain"]),
+    ],
+)
+def test_no_result_is_written_over_another(files, names):
+    assert cutouts.names_of([Path(file) for file in files]) == names
+
+
 @pytest.mark.parametrize("kind", ["jpeg", "png", "tiff"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_photographs_are_turned_upright(tmp_path, orientation, kind):
