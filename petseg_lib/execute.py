@@ -122,7 +122,8 @@ def execute(notebook: Path, folder: Path, parameters: dict[str, Any]) -> Path:
     say(folder.name, f"{notebook.stem} begins")
     start = time.monotonic()
     for _ in range(KERNEL_STARTS):
-        with tempfile.TemporaryDirectory(prefix="petseg-") as temporary:
+        # On Windows a kernel that outlives papermill for a moment holds `stderr`: why the run ended matters more than that.
+        with tempfile.TemporaryDirectory(prefix="petseg-", ignore_cleanup_errors=True) as temporary:
             status = _papermill(notebook, running, parameters, Path(temporary))
             complaints = (Path(temporary) / "stderr").read_text(encoding="utf-8", errors="replace")
         if not NO_KERNEL.search(complaints):

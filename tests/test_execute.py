@@ -145,6 +145,25 @@ def test_a_kernel_that_does_not_start_is_started_again(workspace, monkeypatch, e
     assert (workspace / "starts").read_text() in ("xx", "xxx")  # the third where a good kernel needs over 10 s
 
 
+def test_why_a_run_ended_is_not_hidden_by_a_file_that_cannot_be_removed(workspace, monkeypatch):
+    """On Windows a kernel that still runs holds it."""
+    unlink = os.unlink
+
+    def refuse(path, **options):
+        if os.path.basename(path) == "stderr":  # noqa: PTH119 (it may be bytes or relative to dir_fd)
+            raise PermissionError(13, "in use")
+        unlink(path, **options)
+
+    def interrupted(notebook, output, parameters, temporary):
+        (temporary / "stderr").touch()
+        monkeypatch.setattr(os, "unlink", refuse)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("petseg_lib.execute._papermill", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        execute(write_notebook(workspace, NAME), workspace / "runs" / "x", {})
+
+
 def test_a_kernel_that_always_dies_at_its_start_is_an_error(workspace, monkeypatch):
     starts = []
 
