@@ -1,6 +1,7 @@
 """The command `petseg`. Heavy packages are imported by the command that needs them, so that --help is quick."""
 
 import argparse
+import io
 import signal
 import sys
 from collections.abc import Sequence
@@ -35,6 +36,9 @@ NO_BROWSER = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand; returns the exit status."""
+    # A name that a pipe of Windows cannot encode is shown escaped, as Python does on stderr by itself.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     options = _parser().parse_args(arguments)
     # A batch system ends jobs with SIGTERM: what holds for Ctrl-C shall hold for it too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)

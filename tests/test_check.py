@@ -1,8 +1,10 @@
 """The checker names each fault of a dataset in a row of its own, and says whether training can start."""
 
 import json
+import os
 import re
 import shutil
+import subprocess
 import sys
 import types
 from pathlib import Path
@@ -53,6 +55,16 @@ def save_mask(root: Path, pixels: np.ndarray) -> None:
 
 def cut(path: Path, length: int) -> None:
     path.write_bytes(path.read_bytes()[:length])
+
+
+def test_names_that_a_pipe_cannot_encode_are_shown_escaped(tiny_dataset):
+    """As those in Cyrillic letters on a Windows whose pipes are in cp1252."""
+    root = tiny_dataset(folder="питомцы")
+    (root / "images" / "Bengal_7.jpg").rename(root / "images" / "Бенгал_7.jpg")
+    command = [sys.executable, "-m", "petseg_lib.cli", "data", "check", str(root)]
+    result = subprocess.run(command, env=os.environ | {"PYTHONIOENCODING": "cp1252"}, capture_output=True, check=False)
+    assert (result.returncode, result.stderr) == (1, b"")
+    assert b"\\u0411\\u0435\\u043d\\u0433\\u0430\\u043b_7.jpg" in result.stdout
 
 
 def append(root: Path, file: str, text: str) -> None:
