@@ -145,7 +145,7 @@ def test_the_failure_gallery_shows_every_failure_with_the_truths_outline(count):
 
 
 def test_two_lines_of_a_title_are_each_cut_at_the_same_width():
-    text, size = fitted("ResNet34+UNet with a very long name\nDice 0.123", 1.0)
+    text, size = fitted("ResNet34-UNet with a very long name\nDice 0.123", 1.0)
     first, second = text.split("\n")
     assert second == "Dice 0.123" and first.endswith("…") and len(first) == int(72 / (0.58 * size))
     assert fitted("", 1.0) == ("", 10)

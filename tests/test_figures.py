@@ -17,7 +17,7 @@ from petseg_lib import figures
 from petseg_lib.data.masks import BORDER_POLICIES, target_and_scored
 from petseg_lib.figures import Prediction
 from petseg_lib.figures.canvas import encoded
-from petseg_lib.figures.style import PET, VERDICTS, breed_label, lightness, rgb, run_label, run_looks
+from petseg_lib.figures.style import ORANGE, PET, SKY, VERDICTS, breed_label, lightness, rgb, run_label, run_looks
 
 
 def make_pair(height=30, width=40, seed=0):
@@ -187,7 +187,7 @@ def test_moving_the_threshold_gives_the_picture_of_a_new_figure():
 def test_prediction_panel_gives_each_model_a_row():
     example = make_prediction(names=("unet", "resnet34_unet"))
     figure = figures.prediction_panel(*example[:3], title="Egyptian_Mau_12")
-    assert {axes.get_title().split(":")[0] for axes in figure.axes} == {"Egyptian Mau 12", "truth", "UNet", "ResNet34+UNet"}
+    assert {axes.get_title().split(":")[0] for axes in figure.axes} == {"Egyptian Mau 12", "truth", "UNet", "ResNet34-UNet"}
     assert len(figure.axes) == 6
 
 
@@ -280,12 +280,12 @@ def test_dice_over_time_rises_and_ends_with_all_the_seconds():
     assert line.get_xdata()[-1] == pytest.approx(history["seconds"].sum() / 60)
     assert list(line.get_ydata()) == list(history["valid_dice"].cummax())
     labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
-    assert labels == ["UNet", "ResNet34+UNet"]
+    assert labels == ["UNet", "ResNet34-UNet"]
 
 
 def test_training_curves_of_several_runs_keep_each_models_colour():
     figure = figures.training_curves({"resnet34_unet": make_history(3), "unet": make_history(5)})
-    assert {"UNet", "ResNet34+UNet", "train", "validation", "best epoch"} <= texts(figure)
+    assert {"UNet", "ResNet34-UNet", "train", "validation", "best epoch"} <= texts(figure)
     colours = [line.get_color() for line in figure.axes[2].lines]
     assert colours == [run_looks(["unet", "resnet34_unet"])[name].colour for name in ("resnet34_unet", "unet")]
 
@@ -334,7 +334,7 @@ def test_difference_histogram_counts_every_image(differences):
     ahead = [bar.get_facecolor() for bar, edge in zip(bars, edges, strict=True) if edge > -1e-12]
     assert len(set(ahead)) == 1 and len(bars) == 2 * len(ahead) and ahead[0] != bars[0].get_facecolor()
     better = sum(value > 0 for value in differences)
-    assert axes.get_title(loc="right") == f"ResNet34+UNet better: {better} images"
+    assert axes.get_title(loc="right") == f"ResNet34-UNet better: {better} images"
 
 
 @pytest.mark.parametrize("runs", [["unet"], ["unet", "resnet34_unet", "everything_is_pet"]])
@@ -356,11 +356,25 @@ def test_cost_against_dice_draws_every_run(runs):
 def test_names_are_written_for_people():
     assert breed_label("Egyptian_Mau_12") == "Egyptian Mau 12"
     assert run_label("unet") == "UNet"
-    assert run_label("report_resnet34_unet") == "report ResNet34+UNet"
+    assert run_label("report_resnet34_unet") == "report ResNet34-UNet"
+    assert run_label("resnet_short_muon") == "ResNet34-UNet short muon"
     looks = run_looks(["report_unet", "unet", "resnet34_unet", "mean_mask"])
     assert looks["unet"] == run_looks(["unet"])["unet"]
     assert len({(look.colour, look.marker) for look in looks.values()}) == 4
     assert len({look.marker for look in run_looks(["unet", "resnet34_unet", *"abcdef"]).values()}) == 8
+
+
+@pytest.mark.parametrize("others", [[], ["mine", "unet", "yours"]])
+def test_floors_are_grey_and_the_reports_recipe_is_lighter_than_ours_beside_any_runs(others):
+    floors = ("everything is pet", "average training mask")
+    looks = run_looks([*others, *floors, "resnet34_unet_report", "unet_report", "resnet34_unet"])
+    assert all(np.ptp(rgb(looks[name].colour)) < 0.01 for name in floors)
+    assert (looks["unet_report"].colour, looks["resnet34_unet_report"].colour) == (SKY, ORANGE)
+    looks |= run_looks(["unet"])
+    for dark, light in (floors, ("unet", "unet_report"), ("resnet34_unet", "resnet34_unet_report")):
+        dark, light = looks[dark], looks[light]
+        assert (lightness(light.colour) + 0.05) / (lightness(dark.colour) + 0.05) > 1.6
+    assert len({look.marker for look in looks.values()}) == len(looks)
 
 
 @pytest.mark.parametrize(("kind", "draw"), [("png", lambda: figures.breed_counts(make_table())),

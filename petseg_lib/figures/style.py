@@ -71,15 +71,20 @@ class RunLook(NamedTuple):
     label: str
 
 
+# Blues are UNets and reds ResNet34-UNets, those of the report's recipe lighter; what has learned nothing has no colour.
 _FIXED_RUNS = {
     "unet": (BLUE, "o"),
     "resnet34_unet": (VERMILION, "s"),
+    "unet_report": (SKY, "D"),
+    "resnet34_unet_report": (ORANGE, "^"),
+    "everything is pet": (INK, "X"),
+    "average training mask": (GREY, "*"),
 }
-_OTHER_RUNS = ((SKY, "D"), (ORANGE, "^"), (GREEN, "v"), (PURPLE, "P"), (INK, "X"), (GREY, "*"))
+_OTHER_RUNS = ((GREEN, "v"), (PURPLE, "P"))
 
 
 def run_looks(names: Iterable[str]) -> dict[str, RunLook]:
-    """Colour, marker and label of each run; the two models look the same in every figure of the project."""
+    """Colour, marker and label of each run; networks, report's recipe and floors look the same in every figure of the project."""
     names = list(names)
     others = _other_looks(look for name, look in _FIXED_RUNS.items() if name not in names)
     looks = {}
@@ -98,9 +103,9 @@ def _other_looks(spare: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
 
 
 def run_label(name: str) -> str:
-    """A run's name for people: `report_resnet34_unet` becomes `report ResNet34+UNet`."""
-    spaced = name.replace("resnet34_unet", "ResNet34+UNet").replace("_", " ")
-    return re.sub(r"\bunet\b", "UNet", spaced)
+    """A run's name for people: `report_resnet34_unet` becomes `report ResNet34-UNet`, as does `resnet` in a recipe's name."""
+    spaced = name.replace("resnet34_unet", "ResNet34-UNet").replace("_", " ")
+    return re.sub(r"\bunet\b", "UNet", re.sub(r"\bresnet\b", "ResNet34-UNet", spaced))
 
 
 def breed_label(name: str) -> str:
