@@ -12,6 +12,7 @@ from scipy import stats
 from petseg_lib import ablations, comparison, figures
 from petseg_lib.comparison import Interval, mean_interval
 from petseg_lib.config import NOTEBOOKS, ParameterError
+from petseg_lib.figures.style import BLUE
 from petseg_lib.profiles import REPOSITORY, load_profile
 from petseg_lib.runs import RunError, lasting
 from petseg_lib.sweeps import folder_of
@@ -193,11 +194,22 @@ def test_a_panel_and_all_answers_can_be_drawn():
     panel = figures.ablation_panel({"a": [history] * 3, "b": [history + 0.1] * 3}, {3: 0.1, 4: 0.2, 5: 0.0}, found.difference)
     curves, difference = panel.axes
     assert [text.get_text() for text in difference.get_yticklabels()] == ["seed 3", "seed 4", "seed 5", "all, 95%\ninterval"]
-    assert [line.get_text() for line in curves.get_legend().get_texts()] == ["a", "b"]
-    table = ablations.answers_table({"x": found, "y": answer(0.01, 0.02, "b")})
+    assert [line.get_text() for line in panel.legends[0].get_texts()] == ["a", "b"] and curves.get_legend() is None
+    table = ablations.answers_table({"x": found, "y": answer(0.01, 0.02, "b"), "z": answer(-0.01, 0.02, "b")})
     (axes,) = figures.answers(table).axes
-    assert [text.get_text() for text in axes.get_yticklabels()] == ["Is b good?\nb less a"] * 2
-    assert "report: holds" in [text.get_text() for text in axes.texts]
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["Is b good?\nb less a"] * 3
+    assert [text.get_text() for text in axes.texts] == ["report: holds", "report: not told apart"]
+    legend = [text.get_text() for text in axes.figure.legends[0].get_texts()]
+    assert legend == ["first named better", "first named worse", "not told apart"]
+
+
+@pytest.mark.parametrize("names", [("base", "b"), ("b", "base")])
+def test_base_looks_the_same_in_every_panel_and_no_curve_is_hidden(names):
+    history = pd.DataFrame({"epoch": [1, 2], "valid_dice": [0.3, 0.6]})
+    panel = figures.ablation_panel({name: [history] for name in names}, {0: 0.0}, answer(-0.01, 0.03).difference)
+    lines = {line.get_label(): line for line in panel.axes[0].lines}
+    assert (lines["base"].get_color(), lines["base"].get_linestyle()) == (BLUE, "-")
+    assert lines["b"].get_linestyle() == "--" and lines["b"].zorder > lines["base"].zorder
 
 
 def test_folders_of_a_sweep_lie_beside_each_other(sweep, tmp_path):

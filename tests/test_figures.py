@@ -333,6 +333,8 @@ def test_difference_histogram_counts_every_image(differences):
     assert min(map(abs, edges)) < 1e-12, "no bar holds images on which either run is better"
     ahead = [bar.get_facecolor() for bar, edge in zip(bars, edges, strict=True) if edge > -1e-12]
     assert len(set(ahead)) == 1 and len(bars) == 2 * len(ahead) and ahead[0] != bars[0].get_facecolor()
+    looks = run_looks(["unet", "resnet34_unet"]).values()
+    assert [bar.get_facecolor()[:3] for bar in (bars[0], bars[-1])] == [tuple(rgb(look.colour)) for look in looks]
     better = sum(value > 0 for value in differences)
     assert axes.get_title(loc="right") == f"ResNet34-UNet better: {better} images"
 

@@ -13,8 +13,8 @@ from petseg_lib.comparison import percent
 from petseg_lib.figures.canvas import chart, styled
 from petseg_lib.figures.style import BLUE, GREY, INK, ORANGE, VERMILION, run_label
 
-# First and second variant: they differ in lightness, marker and line too.
-_LOOKS = ((ORANGE, "s", (0, (4, 1.5))), (BLUE, "o", "solid"))
+# They differ in lightness, marker and line too. Dashes lie on top: what is under a dashed line is still seen.
+_DASHED, _SOLID = (ORANGE, "s", (0, (4, 1.5)), 3), (BLUE, "o", "solid", 2)
 OUTCOMES = {"better": (BLUE, "o"), "worse": (VERMILION, "s"), "not told apart": (GREY, "D")}
 
 
@@ -30,12 +30,13 @@ def ablation_panel(
         interval: has `mean`, `low`, `high`, as `comparison.Interval`.
         confidence: of the interval.
     """
-    figure, (curves, difference) = chart(2, height=3.1, width_ratios=[1.25, 1])
-    for (name, tables), (colour, marker, line) in zip(histories.items(), _LOOKS, strict=True):
-        _mean_and_range(curves, tables, run_label(name), colour, marker, line)
-    curves.set(xlabel="epoch", ylabel="validation dice_image (model size)")
+    figure, (curves, difference) = chart(2, height=3.3, width_ratios=[1.25, 1])
+    looks = (_SOLID, _DASHED) if next(iter(histories)) == "base" else (_DASHED, _SOLID)  # `base` looks the same in every panel
+    for (name, tables), look in zip(histories.items(), looks, strict=True):
+        _mean_and_range(curves, tables, run_label(name), *look)
+    curves.set(xlabel="epoch", ylabel="validation dice_image,\nown border policy")
     curves.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
-    curves.legend(loc="lower right")
+    figure.legend(loc="outside upper left", ncols=2)
     first, second = (run_label(name) for name in histories)
     places = np.arange(len(by_seed), 0, -1)
     difference.axvline(0, color=INK, linewidth=1)
@@ -47,17 +48,20 @@ def ablation_panel(
     reach = 1.15 * max(np.abs([*by_seed.values(), interval.low, interval.high]).max(), 1e-4)
     difference.set_xlim(-reach, reach)
     difference.xaxis.set_major_locator(MaxNLocator(5))
-    difference.set_xlabel(f"test Dice of {second}\nless {first}")
+    difference.set_xlabel(f"dice_image, native:\n{second}\nless {first}")
     difference.grid(axis="y", visible=False)
     difference.tick_params(axis="y", length=0)
     return figure
 
 
-def _mean_and_range(axes: Axes, tables: Sequence[pd.DataFrame], label: str, colour: str, marker: str, line: Any) -> None:
+def _mean_and_range(
+    axes: Axes, tables: Sequence[pd.DataFrame], label: str, colour: str, marker: str, line: Any, layer: float
+) -> None:
     dice = pd.concat([table.set_index("epoch")["valid_dice"] for table in tables], axis=1)
     axes.fill_between(dice.index, dice.min(axis=1), dice.max(axis=1), color=colour, alpha=0.22, linewidth=0)
     mean = dice.mean(axis=1)
-    axes.plot(mean.index, mean, color=colour, linestyle=line, marker=marker, markevery=[len(mean) - 1], markersize=7, label=label)
+    style = {"color": colour, "linestyle": line, "marker": marker, "markevery": [len(mean) - 1], "markersize": 7}
+    axes.plot(mean.index, mean, **style, label=label, zorder=layer)
 
 
 @styled
@@ -76,20 +80,18 @@ def answers(table: pd.DataFrame, confidence: float = 0.95) -> Figure:
     axes.axvline(0, color=INK, linewidth=1)
     names = [f"{row.question}\n{run_label(row.second)} less {run_label(row.first)}" for row in table.itertuples()]
     axes.set_yticks(range(len(table)), names)
-    words = table["report"].map(
-        {"holds": "report: holds", "does not hold": "report: does not hold", "not told apart": "report: open"}
-    )
-    for place, word in enumerate(words.fillna("")):
-        axes.annotate(word, (1.01, place), xycoords=("axes fraction", "data"), va="center", fontsize=8.5)
+    for place, word in enumerate(table["report"].fillna("")):
+        if word:
+            axes.annotate(f"report: {word}", (1.01, place), xycoords=("axes fraction", "data"), va="center", fontsize=8.5)
     axes.set(
-        xlabel=f"difference in test Dice, with {percent(confidence)} interval over seeds and images",
+        xlabel=f"difference in dice_image, native, with {percent(confidence)} interval over seeds and images",
         ylim=(len(table) - 0.4, -0.6),
     )
     axes.grid(axis="y", visible=False)
     axes.tick_params(axis="y", length=0)
     for outcome, (colour, marker) in OUTCOMES.items():
-        axes.plot(
-            [], [], marker, color=colour, markersize=8, label=f"second {outcome}" if outcome != "not told apart" else outcome
-        )
+        # Rows read "second less first": the variant named first is the one that the outcome is said of.
+        label = outcome if outcome == "not told apart" else f"first named {outcome}"
+        axes.plot([], [], marker, color=colour, markersize=8, label=label)
     figure.legend(loc="outside upper center", ncols=3)
     return figure

@@ -72,7 +72,7 @@ def threshold_curves(
     highest = [curve.max() for curve in drawn]
     # Far from its best, a curve may fall to 0: that it falls is seen, and what lies near the best stays readable.
     low = max(min(curve.min() for curve in drawn), min(highest) - _DEEP)
-    axes[0, 0].set(ylabel="mean dice_image, native", ylim=(low - 0.01, max(highest) + 0.01))
+    axes[0, 0].set(ylabel="dice_image, native", ylim=(low - 0.01, max(highest) + 0.01))
     figure.legend(handles=_threshold_legend(looks, chosen), loc="outside upper center", ncols=_columns(len(looks) + 1))
     return figure
 

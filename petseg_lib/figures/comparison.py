@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from petseg_lib.figures.canvas import chart, styled
-from petseg_lib.figures.style import INK, SKY, VERMILION, breed_label, run_label, run_looks
+from petseg_lib.figures.style import GREY, INK, breed_label, run_label, run_looks
 
 
 @styled
@@ -36,7 +36,7 @@ def dice_distribution(dices: Mapping[str, Sequence[float]]) -> Figure:
     looks = run_looks(dices)
     names = [f"{looks[name].label}\nmean {np.mean(dices[name]):.3f}" for name in dices]
     axes.set_yticks(range(len(dices)), names)
-    axes.set(xlabel="Dice of an image", ylim=(len(dices) - 0.5, -0.5))
+    axes.set(xlabel="dice_image, native", ylim=(len(dices) - 0.5, -0.5))
     axes.set_xlim(right=1.005)
     axes.grid(axis="y", visible=False)
     axes.tick_params(axis="y", length=0)
@@ -75,7 +75,7 @@ def dice_by_breed(table: pd.DataFrame) -> Figure:
         axes.axhline(place - 0.5, color="#9A9A9A" if new_species else "#E4E4E4", linewidth=0.8, zorder=0)
     rows = zip(order["breed"], order["species"], order["images"], strict=True)
     axes.set_yticks(range(len(order)), [f"{breed_label(breed)} ({species}, {images})" for breed, species, images in rows])
-    axes.set(xlabel="mean Dice of an image, with interval", ylim=(len(order) - 0.5, -0.5))
+    axes.set(xlabel="dice_image, native, with interval", ylim=(len(order) - 0.5, -0.5))
     axes.grid(axis="y", visible=False)
     axes.tick_params(axis="y", length=0)
     figure.legend(loc="outside upper right", ncols=min(len(looks), 4))
@@ -83,28 +83,33 @@ def dice_by_breed(table: pd.DataFrame) -> Figure:
 
 
 @styled
-def difference_histogram(differences: Sequence[float], interval: Any, first: str, second: str) -> Figure:
+def difference_histogram(
+    differences: Sequence[float], interval: Any, first: str, second: str, runs: Sequence[str] = ()
+) -> Figure:
     """Dice of the second run less the first on the same images, with the mean and its interval.
 
     Args:
         differences: one an image, in [-1, 1].
         interval: has `mean`, `low`, `high`, as `comparison.Interval`.
         first, second: the runs' names.
+        runs: every run's name, in the order of the other figures, so that each looks the same.
     """
+    looks = run_looks(runs or (first, second))
     values = np.asarray(differences, dtype=float)
     figure, axes = chart(width=7, height=3.2)
     reach = max(1.05 * np.abs(values).max(), 0.01)
     _, _, bars = axes.hist(values, np.linspace(-reach, reach, 43), edgecolor="white", linewidth=0.6)
     for bar in bars:
-        bar.set_facecolor(SKY if bar.get_x() + bar.get_width() / 2 >= 0 else "#C9C9C9")
+        ahead = second if bar.get_x() + bar.get_width() / 2 >= 0 else first
+        bar.set_facecolor((looks[ahead].colour, 0.55))
     axes.axvline(0, color=INK, linewidth=1)
-    axes.axvspan(interval.low, interval.high, color=VERMILION, alpha=0.25, linewidth=0)
+    axes.axvspan(interval.low, interval.high, color=GREY, alpha=0.35, linewidth=0)
     label = f"mean {interval.mean:+.4f}, interval {interval.low:+.4f} to {interval.high:+.4f}"
-    axes.axvline(interval.mean, color=VERMILION, linewidth=2, label=label)
+    axes.axvline(interval.mean, color=INK, linewidth=2, linestyle=(0, (4, 2)), label=label)
     better = {first: int((values < 0).sum()), second: int((values > 0).sum())}
     axes.set_title(f"{run_label(first)} better: {better[first]} images", loc="left")
     axes.set_title(f"{run_label(second)} better: {better[second]} images", loc="right")
-    axes.set(xlabel=f"Dice of {run_label(second)} less Dice of {run_label(first)}", ylabel="images", xlim=(-reach, reach))
+    axes.set(xlabel=f"dice_image, native: {run_label(second)} less {run_label(first)}", ylabel="images", xlim=(-reach, reach))
     axes.grid(axis="x", visible=False)
     figure.legend(loc="outside upper center")
     return figure
@@ -133,7 +138,7 @@ def differences_from_best(pairs: pd.DataFrame, runs: Sequence[str]) -> Figure:
         words = f"{row.difference:+.4f} ({row.low:+.4f} to {row.high:+.4f}), ahead on {row.ahead} of {row.images}"
         axes.text(1.02, place, words.replace("-", "−"), transform=axes.get_yaxis_transform(), va="center", fontsize=9)
     axes.set_yticks(range(len(rows)), [looks[name].label for name in rows["run"]])
-    axes.set(xlabel=f"mean Dice of an image, less that of {looks[best].label}", ylim=(len(rows) - 0.5, -0.5))
+    axes.set(xlabel=f"dice_image, native, less that of {looks[best].label}", ylim=(len(rows) - 0.5, -0.5))
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.grid(axis="y", visible=False)
     axes.tick_params(axis="y", length=0)
@@ -169,7 +174,7 @@ def cost_against_dice(table: pd.DataFrame) -> Figure:
             )
         _readable_log_axis(panel, table[column].to_numpy() * unit)
         panel.set_xlabel(label)
-    axes[0].set_ylabel("mean Dice of an image")
+    axes[0].set_ylabel("dice_image, native")
     axes[0].margins(y=0.12)
     handles, names = axes[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper center", ncols=min(len(names), 4))

@@ -40,7 +40,7 @@ def dice_by_stratum(table: pd.DataFrame) -> Figure:
         panel.set(title=_TITLES[factor], xlim=(-0.6, len(strata) - 0.4))
         panel.grid(axis="x", visible=False)
         panel.tick_params(axis="x", length=0)
-    axes[0, 0].set_ylabel("mean Dice of an image, with interval")
+    axes[0, 0].set_ylabel("dice_image, native, with interval")
     handles, names = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper center", ncols=min(len(names), 5))
     return figure
