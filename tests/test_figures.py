@@ -119,6 +119,11 @@ def test_border_policies_tint_the_target_of_each_policy_and_nothing_else():
         assert np.abs(shown.astype(float) - tinted)[target == 1].max() <= 1
 
 
+def test_what_is_left_out_is_striped_in_the_legend_as_in_the_picture():
+    (legend,) = figures.border_policies(*make_pair()).legends
+    assert [bool(patch.get_hatch()) for patch in legend.get_patches()] == [False, True]
+
+
 def test_a_full_and_an_empty_trimap_have_no_outline_and_no_warning():
     photograph, _ = make_pair()
     for value in (1, 2):
@@ -283,9 +288,19 @@ def test_dice_over_time_rises_and_ends_with_all_the_seconds():
     assert labels == ["UNet", "ResNet34-UNet"]
 
 
+@pytest.mark.parametrize(("epochs", "scale"), [((8, 40), "linear"), ((8, 41), "log")])
+def test_a_run_much_shorter_than_another_is_still_seen(epochs, scale):
+    histories = dict(zip(("unet", "resnet34_unet"), map(make_history, epochs), strict=True))
+    assert {axes.get_xscale() for axes in figures.training_curves(histories).axes} == {scale}
+    same_seconds = {name: history.assign(seconds=1.0) for name, history in histories.items()}
+    (axes,) = figures.dice_over_time(same_seconds).axes
+    assert axes.get_xscale() == scale and (axes.get_xlim()[0] == 0) == (scale == "linear")
+    assert all(line.get_linewidth() <= 2.4 for line in figures.training_curves(histories).axes[2].lines)
+
+
 def test_training_curves_of_several_runs_keep_each_models_colour():
     figure = figures.training_curves({"resnet34_unet": make_history(3), "unet": make_history(5)})
-    assert {"UNet", "ResNet34-UNet", "train", "validation", "best epoch"} <= texts(figure)
+    assert {"UNet", "ResNet34-UNet", "train (at the size trained at)", "validation", "best epoch"} <= texts(figure)
     colours = [line.get_color() for line in figure.axes[2].lines]
     assert colours == [run_looks(["unet", "resnet34_unet"])[name].colour for name in ("resnet34_unet", "unet")]
 

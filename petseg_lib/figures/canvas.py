@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from PIL import Image
 
-from petseg_lib.figures.style import STYLE, WIDTH
+from petseg_lib.figures.style import LEFT_OUT, STYLE, WIDTH
 
 SCREEN_DPI = 138  # pixels an inch in a notebook's output
 CSS_DPI = 92  # browser pixels that one inch takes there: fewer, so that the picture is sharp on fine screens
@@ -168,6 +168,11 @@ def fitted(text: str, inches: float) -> tuple[str, float]:
 
 
 def legend_below(figure: Figure, colours: dict[str, str], **named: Any) -> None:
-    """A legend of coloured squares in the room that `panels(legend=True)` leaves."""
-    handles = [Patch(facecolor=colour, edgecolor="#777777", linewidth=0.6, label=label) for label, colour in colours.items()]
+    """A legend of coloured squares in the room that `panels(legend=True)` leaves; what is left out is striped, as in pictures."""
+    handles = [
+        Patch(facecolor="white", edgecolor=colour, hatch="/////", linewidth=0.6, label=label)
+        if colour == LEFT_OUT
+        else Patch(facecolor=colour, edgecolor="#777777", linewidth=0.6, label=label)
+        for label, colour in colours.items()
+    ]
     figure.legend(handles=handles, loc="lower center", ncols=len(handles), borderaxespad=0.3, handlelength=1.2, **named)

@@ -29,7 +29,7 @@ def sample_grid(
     photographs: Sequence[np.ndarray],
     trimaps: Sequence[np.ndarray],
     titles: Sequence[str] | None = None,
-    columns: int = 6,
+    columns: int = 4,
 ) -> Figure:
     """Photographs with the trimap over them: interior and border each in its colour.
 

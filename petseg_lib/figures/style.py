@@ -48,7 +48,7 @@ STYLE = {
     "grid.color": "#E4E4E4",
     "grid.linewidth": 0.8,
     "lines.linewidth": 1.8,
-    "hatch.linewidth": 0.6,
+    "hatch.linewidth": 1.4,
     "svg.hashsalt": "petseg",
     "svg.fonttype": "path",
     "pdf.fonttype": 42,

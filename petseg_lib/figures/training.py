@@ -1,19 +1,20 @@
 """Training, epoch by epoch."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from petseg_lib.figures.canvas import chart, styled
 from petseg_lib.figures.style import BLUE, GREY, INK, ORANGE, run_looks
 
 _TRAIN = (0, (3, 1.5))
 _FEW = 15  # epochs
+_TIMES_AS_LONG = 5  # of runs that differ more, the short ones would be a sliver of a linear axis
 
 
 @styled
@@ -29,7 +30,7 @@ def training_curves(history: pd.DataFrame | Mapping[str, pd.DataFrame]) -> Figur
     if several:
         for number, (name, look) in enumerate(run_looks(history).items()):
             # Each learning rate is thinner than the one before: runs of one schedule lie on top of each other.
-            width = max(4.2 - 1.4 * number, 1.2)
+            width = max(2.4 - 0.8 * number, 0.8)
             marks = _marks(look.marker, len(history[name]), number)
             _curves(axes, history[name], look.colour, look.colour, marks, look.colour, width)
         handles = [
@@ -40,15 +41,17 @@ def training_curves(history: pd.DataFrame | Mapping[str, pd.DataFrame]) -> Figur
         handles = []
     train, valid, rate = (ORANGE, BLUE, INK) if not several else (GREY, GREY, GREY)
     handles += [
-        Line2D([], [], color=train, linestyle=_TRAIN, label="train"),
+        Line2D([], [], color=train, linestyle=_TRAIN, label="train (at the size trained at)"),
         Line2D([], [], color=valid, label="validation"),
     ]
     best = "best epoch" if several else f"best epoch: {_best(history)['epoch']:.0f}, Dice {_best(history)['valid_dice']:.3f}"
     handles.append(Line2D([], [], color=rate, marker="*", markersize=12, linestyle="none", markeredgecolor="white", label=best))
     figure.legend(handles=handles, loc="outside upper center", ncols=len(handles) if len(handles) <= 5 else -(-len(handles) // 2))
-    for panel, label in zip(axes, ("loss", "dice_image (model size)", "learning rate"), strict=True):
+    epochs = [len(each) for each in history.values()] if several else [len(history)]
+    for panel, label in zip(axes, ("loss", "dice_image, model size", "learning rate"), strict=True):
         panel.set(xlabel="epoch", ylabel=label)
         panel.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
+        _log_where_unequal(panel, epochs)
     axes[0].set_ylim(bottom=0)
     axes[1].set_ylim(top=1)
     axes[2].set_ylim(bottom=0)
@@ -70,9 +73,23 @@ def dice_over_time(histories: Mapping[str, pd.DataFrame]) -> Figure:
         axes.step(minutes, best, where="post", color=look.colour, label=look.label, **_marks(look.marker, len(history), number))
         axes.plot(minutes.iloc[-1], best.iloc[-1], look.marker, color=look.colour, markersize=7, clip_on=False)
     axes.set(xlabel="training time, minutes", ylabel="best validation dice_image so far", ylim=(None, 1))
-    axes.set_xlim(left=0)
-    axes.legend(loc="lower right")
+    # What rises leaves a logarithmic axis empty above its beginning, a linear one below its end.
+    if _log_where_unequal(axes, [history["seconds"].sum() for history in histories.values()]):
+        axes.legend(loc="upper left")
+    else:
+        axes.set_xlim(left=0)
+        axes.legend(loc="lower right")
     return figure
+
+
+def _log_where_unequal(axes: Axes, lengths: Sequence[float]) -> bool:
+    """Make the x axis logarithmic, with plain numbers, where runs differ much in length; return whether it is."""
+    if max(lengths) <= _TIMES_AS_LONG * min(lengths):
+        return False
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    return True
 
 
 def _best(history: pd.DataFrame) -> pd.Series:
