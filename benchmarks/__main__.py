@@ -33,7 +33,7 @@ from benchmarks.setting import GPU, QUICK, Setting, Sizes
 from benchmarks.write_up import write_up
 from petseg_lib.config import workspace
 from petseg_lib.data.pets import dataset_folder
-from petseg_lib.runs import write_atomically
+from petseg_lib.disk import write_atomically
 
 HERE = Path(__file__).parent
 # In this order: the epochs leave the weights that the evaluations use.

@@ -11,8 +11,8 @@ import yaml
 
 from benchmarks.recipes import HERE, RECIPES, load
 from petseg_lib.ablations import interval_over_seeds
+from petseg_lib.disk import write_atomically
 from petseg_lib.figures import dice_over_time
-from petseg_lib.runs import write_atomically
 
 TABLE, FIGURE = HERE / "RECIPES.md", HERE / "dice_over_time.svg"
 # The figure's recipes: as many as its colours can tell apart.

@@ -40,10 +40,11 @@ from petseg_lib import checkpoints, evaluation, normalisation, training
 from petseg_lib.config import NOTEBOOKS, ReadableError, workspace
 from petseg_lib.data import cache, loaders, pets
 from petseg_lib.data.statistics import channel_statistics
+from petseg_lib.disk import write_atomically
 from petseg_lib.gpus import usable_cores
 from petseg_lib.models import build_model
 from petseg_lib.profiles import load_profile
-from petseg_lib.runs import Run, open_run, write_atomically
+from petseg_lib.runs import Run, open_run
 
 HERE = Path(__file__).parent
 RECIPES, RESULTS = HERE / "recipes.yaml", HERE / "recipes.json"

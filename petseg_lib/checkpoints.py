@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from petseg_lib.config import TrainingParameters, shown
 from petseg_lib.data.masks import BORDER_POLICIES
+from petseg_lib.disk import write_atomically
 from petseg_lib.models import build_model
-from petseg_lib.runs import Run, RunError, write_atomically
+from petseg_lib.runs import Run, RunError
 
 WRITING_SHARE = 0.01  # of a training's time, while which checkpoints may be under way to the disk
 EXPECTED_BYTES_A_SECOND = 2.5e8  # of the first checkpoint, before any was timed

@@ -47,6 +47,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("petseg: interrupted", file=sys.stderr)
         return 130
+    except OSError as error:
+        if not error.filename:
+            raise
+        print(f"petseg: {error.filename} cannot be used: {error.strerror}", file=sys.stderr)
+        return 2
     except Exception as error:
         # Errors that a notebook shows as their sentence alone are meant for people: the same here.
         if not hasattr(error, "_render_traceback_"):
@@ -141,13 +146,16 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _predict(options: argparse.Namespace) -> int:
-    from petseg_lib.cutouts import cut_out_folder
+    from petseg_lib.cutouts import cut_out_folder, passed_over
+    from petseg_lib.data.pictures import some
 
     table, left_out = cut_out_folder(options.run_dir, options.photographs, options.out, options.threshold)
     print(table.to_string(index=False, float_format="{:.4f}".format))
     print(f"{len(table)} photographs: {options.out}/cutouts, {options.out}/masks, {options.out}/cutouts.csv")
     for reason in left_out.values():
         print(f"petseg: left out: {reason}", file=sys.stderr)
+    if others := passed_over(options.photographs):
+        print(f"petseg: passed over, since no photographs by their names: {some(others)}", file=sys.stderr)
     return 1 if left_out else 0
 
 

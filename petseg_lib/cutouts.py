@@ -16,11 +16,30 @@ from petseg_lib.checkpoints import load_model
 from petseg_lib.config import ReadableError, workspace
 from petseg_lib.data.pictures import DatasetError, read_upright, some
 from petseg_lib.devices import open_fabric
+from petseg_lib.disk import write_table
 from petseg_lib.evaluation import probabilities
 from petseg_lib.inference import for_inference
-from petseg_lib.runs import Run, write_table
+from petseg_lib.runs import Run
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+SUFFIXES = (
+    ".jpg",
+    ".jpeg",
+    ".jpe",
+    ".jfif",
+    ".png",
+    ".webp",
+    ".avif",
+    ".jp2",
+    ".bmp",
+    ".gif",
+    ".tif",
+    ".tiff",
+    ".ppm",
+    ".tga",
+    ".mpo",
+)
+FOLDERS, TABLE = ("masks", "cutouts"), "cutouts.csv"
+COLUMNS = ["name", "width", "height", "share", "unsure"]
 UNSURE = (0.1, 0.9)  # probabilities between which a network has not made up its mind
 
 
@@ -35,26 +54,47 @@ class Cutout(NamedTuple):
     probability: np.ndarray
 
 
-def photographs_in(place: str | Path, limit: int = 0) -> list[Path]:
-    """The photographs of a folder, by name, folders in it left out; or the one file that is named.
+def found(place: str | Path) -> Path:
+    """Where photographs lie.
 
     Args:
         place: absolute, or relative to the current folder or else to the workspace.
-        limit: how many at most, evenly spaced; 0 = all.
 
     Raises:
-        DatasetError: there is no such place, or no photograph in it.
+        DatasetError: there is no such place.
     """
     path = Path(place).expanduser()
     path = path if path.exists() else workspace() / path
     if not path.exists():
         raise DatasetError(f"the photographs {place} do not exist")
+    return path
+
+
+def photographs_in(place: str | Path, limit: int = 0) -> list[Path]:
+    """The photographs of a folder, by name, folders in it left out; or the one file that is named.
+
+    Args:
+        place: as `found` takes it.
+        limit: how many at most, evenly spaced; 0 = all.
+
+    Raises:
+        DatasetError: there is no such place, or no photograph in it.
+    """
+    path = found(place)
     if path.is_file():
         return [path]
-    found = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and not file.name.startswith("."))
-    if not found:
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and not file.name.startswith("."))
+    if not files:
         raise DatasetError(f"{place} has no photograph: files named {', '.join(SUFFIXES)} are looked for")
-    return [found[place] for place in np.linspace(0, len(found) - 1, min(limit or len(found), len(found))).round().astype(int)]
+    chosen = np.linspace(0, len(files) - 1, min(limit or len(files), len(files))).round().astype(int)
+    return [files[number] for number in chosen]
+
+
+def passed_over(place: str | Path) -> list[str]:
+    """The names of a folder's files that `photographs_in` takes for no photographs."""
+    path = found(place)
+    files = [file for file in path.iterdir() if file.is_file() and not file.name.startswith(".")] if path.is_dir() else []
+    return sorted(file.name for file in files if file.suffix.lower() not in SUFFIXES)
 
 
 def names_of(paths: Sequence[Path]) -> list[str]:
@@ -122,19 +162,44 @@ def cut_out_all(
     """
     left_out: dict[str, str] = {}
     rows = []
-    for name in ("masks", "cutouts"):
+    _clear(folder)
+    for name in FOLDERS:
         (folder / name).mkdir(parents=True, exist_ok=True)
-    for name, photograph, probability in cutouts(model, description, paths, fabric, None if bad_samples == "stop" else left_out):
-        cut = cut_out(photograph, probability, threshold)
-        Image.fromarray(cut[..., 3]).save(folder / "masks" / f"{name}.png")
-        Image.fromarray(cut).save(folder / "cutouts" / f"{name}.png")
-        unsure = ((probability > UNSURE[0]) & (probability < UNSURE[1])).mean()
-        rows.append((name, photograph.shape[1], photograph.shape[0], (cut[..., 3] > 0).mean(), unsure))
+    try:
+        for name, photograph, probability in cutouts(
+            model, description, paths, fabric, None if bad_samples == "stop" else left_out
+        ):
+            cut = cut_out(photograph, probability, threshold)
+            for kind, picture in zip(FOLDERS, (cut[..., 3], cut), strict=True):
+                Image.fromarray(picture).save(folder / kind / f"{name}.png")
+            unsure = ((probability > UNSURE[0]) & (probability < UNSURE[1])).mean()
+            rows.append((name, photograph.shape[1], photograph.shape[0], (cut[..., 3] > 0).mean(), unsure))
+    finally:  # an interrupted call's table says which files are its own
+        table = pd.DataFrame(rows, columns=COLUMNS)
+        write_table(folder / TABLE, table)
     if not rows:
         raise DatasetError(f"no photograph can be used: {some(left_out.values())}")
-    table = pd.DataFrame(rows, columns=["name", "width", "height", "share", "unsure"])
-    write_table(folder / "cutouts.csv", table)
     return table, left_out
+
+
+def _clear(folder: Path) -> None:
+    """Remove the files that an earlier call's table names.
+
+    Raises:
+        ReadableError: masks or cut-outs stand there that no table of an earlier call accounts for.
+    """
+    path = folder / TABLE
+    if path.is_file() and path.read_text(encoding="utf-8", errors="replace").startswith(",".join(COLUMNS)):
+        for name in pd.read_csv(path, dtype=str, keep_default_na=False)["name"]:
+            for kind in FOLDERS:
+                (folder / kind / f"{name}.png").unlink(missing_ok=True)
+        path.unlink()
+    standing = [name for name in FOLDERS if any((folder / name).glob("*"))] + [TABLE] * path.exists()
+    if standing:
+        raise ReadableError(
+            f"{folder} holds {', '.join(standing)} that `petseg predict` did not write, and nothing is written over: "
+            "name another folder"
+        )
 
 
 def cut_out_folder(run_dir: str, photographs: str, out: str, threshold: float = 0.5) -> tuple[pd.DataFrame, dict[str, str]]:
@@ -147,8 +212,9 @@ def cut_out_folder(run_dir: str, photographs: str, out: str, threshold: float = 
     """
     if not 0 < threshold < 1:
         raise ReadableError(f"threshold is {threshold}, but it must be above 0 and below 1")
-    paths, folder = photographs_in(photographs), Path(out).expanduser().resolve()
-    if folder.is_relative_to(paths[0].resolve().parent) and Path(photographs).expanduser().is_dir():
+    place, folder = found(photographs), Path(out).expanduser().resolve()
+    paths = photographs_in(photographs)
+    if folder == paths[0].resolve().parent or (place.is_dir() and folder.is_relative_to(place.resolve())):
         raise ReadableError(f"{out} lies in the folder of the photographs, where nothing is written: name another one")
     run = Run(Path(run_dir) if Path(run_dir).is_dir() else workspace() / run_dir)
     model, description = load_model(run.folder / "model.safetensors")

@@ -1,15 +1,68 @@
-"""A finished file comes to its place, on whatever system and file system that is."""
+"""Files whole or not at all, on whatever system and file system that is."""
 
 import errno
+import json
 import os
+import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, BinaryIO
+
+import pandas as pd
 
 from petseg_lib.config import ReadableError, shown
 
 WINDOWS = os.name == "nt"
 SECONDS_TO_LET_GO = 2
+NO_ROOM = {getattr(errno, name) for name in ("ENOSPC", "EFBIG", "EDQUOT") if hasattr(errno, name)}
 CANNOT_FLUSH = (errno.EINVAL, errno.ENOTSUP)  # what some network, virtual and FUSE file systems answer of a folder
+
+
+class DiskError(ReadableError):
+    """A file that cannot be written; what stood in its place still stands."""
+
+
+def write_atomically(path: Path, content: bytes | Callable[[BinaryIO], object], size: int = 0) -> None:
+    """Write a file whole or not at all: a temporary file beside it, flushed to the disk, then renamed.
+
+    Args:
+        content: the bytes, or what writes them into an open file.
+        size: about how many bytes that will write.
+
+    Raises:
+        DiskError: the disk is full, or the file would pass a limit on its size; what stood there before still stands.
+        ReadableError: on Windows, another program has the file open.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content) if isinstance(content, bytes) else content(file)
+            file.flush()
+            os.fsync(file.fileno())
+        replace(temporary, path)
+    except (OSError, RuntimeError) as error:
+        cause = error if isinstance(error, OSError) else error.__context__  # torch has an error of its own about a failed write
+        if not isinstance(cause, OSError) or cause.errno not in NO_ROOM:
+            raise
+        needs = (len(content) if isinstance(content, bytes) else size) / 1e6
+        free = shutil.disk_usage(path.parent).free
+        raise DiskError(
+            f"{shown(path)} needs {needs:.1f} MB, but could not be written ({cause.strerror}; {free / 1e6:.1f} MB "
+            "are free): make room and run the same command again; what was written before still stands"
+        ) from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a table as CSV without its index, atomically, with the same bytes on every system."""
+    write_atomically(path, table.to_csv(index=False, lineterminator="\n").encode())
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a dictionary as indented JSON, atomically."""
+    write_atomically(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def replace(finished: Path, place: Path) -> None:
@@ -19,7 +72,7 @@ def replace(finished: Path, place: Path) -> None:
     it is closed.
 
     Raises:
-        ReadableError: on Windows, the file is still not let go after 2 seconds; what stood there still stands.
+        DiskError: on Windows, the file is still not let go after 2 seconds; what stood there still stands.
     """
     until = time.monotonic() + SECONDS_TO_LET_GO
     while True:
@@ -30,7 +83,7 @@ def replace(finished: Path, place: Path) -> None:
             if not WINDOWS:
                 raise
             if time.monotonic() > until:
-                raise ReadableError(
+                raise DiskError(
                     f"{shown(place)} cannot be written, since another program has it open or it is write-protected: "
                     "close it there and run the same command again"
                 ) from None

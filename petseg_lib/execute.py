@@ -17,8 +17,8 @@ from typing import Any, TextIO
 
 from petseg_lib.config import NOTEBOOKS, ParameterError, shown, workspace
 from petseg_lib.gpus import one_gpu
-from petseg_lib.profiles import Profile, checked, figures_folder, find_file, load_profile
-from petseg_lib.runs import Run, check_data, is_finished
+from petseg_lib.profiles import Profile, ProfileMissing, checked, figures_folder, find_file, load_profile
+from petseg_lib.runs import Run, check_data, check_folder, check_free, is_finished
 
 SECONDS_TO_STOP = 15  # papermill asks its kernel to end, which may be busy
 # A kernel whose ports another process took before it did dies at once, or, as ipykernel 7 does without its iopub or
@@ -52,6 +52,8 @@ def resolve(notebook: str, out: str | Path, profile: Profile | None, settings: d
     folder = workspace() / out
     if settings.get("run_dir"):
         raise ParameterError("parameter run_dir cannot be set: the run folder says where the run lies")
+    if (data := settings.get("data", "demo")) != "demo" and Path(data).expanduser().exists():
+        settings = settings | {"data": str(Path(data).expanduser().resolve())}  # the notebook runs in another folder
     given = profile.settings(notebook, folder.name) if profile else {}
     # Figures go beside those of the runs next to this one, so that a trial run leaves a profile's own figures alone.
     derived = {"run_dir": shown(folder), "figures_dir": figures_folder(shown(folder))}
@@ -89,9 +91,16 @@ def run_notebook(
     parameters = resolve(path.stem, out, loaded, (settings or {}) | ({"force": True} if force and trains else {}))
     run = Run(workspace() / out)
     checked_parameters = NOTEBOOKS[path.stem].checked(parameters)
+    check_folder(run, checked_parameters)
     if is_finished(run, checked_parameters):
         say(run.name, "is finished already and left alone; --force trains it again")
         return run.folder
+    if loaded and run.name not in loaded.runs:
+        say(
+            run.name,
+            f"profile {loaded.name} has no run of this name (it has {', '.join(loaded.runs)}): its common parameters alone",
+        )
+    check_free(run)
     check_data(run, checked_parameters)
     return execute(path, run.folder, parameters)
 
@@ -106,7 +115,10 @@ def run_again(folder: Path, settings: dict[str, Any] | None = None, file: str | 
     """
     above = folder.parent
     file = file or (f"sweeps/{above.name}" if above.parent.name == "sweeps" else above.name)
-    profile = load_profile(file)
+    try:
+        profile = load_profile(file)
+    except ProfileMissing:
+        raise ParameterError(f"{shown(folder)} does not stand, and there is no profile {file} to make it by") from None
     if folder.name not in profile.runs:
         raise ParameterError(f"{shown(folder)} does not stand, and profile {profile.name} has only {', '.join(profile.runs)}")
     notebook, _ = profile.runs[folder.name]

@@ -58,6 +58,10 @@ class Profile:
         return settings
 
 
+class ProfileMissing(ParameterError):
+    """No file of this name, neither a profile nor a notebook."""
+
+
 def find_file(name: str | Path, folder: str, suffix: str) -> Path:
     """A notebook or profile: a path, or a name in that folder of the workspace or else of this repository."""
     places = [Path(name), *(root / folder / f"{name}{suffix}" for root in (workspace(), REPOSITORY))]
@@ -65,7 +69,7 @@ def find_file(name: str | Path, folder: str, suffix: str) -> Path:
         if path.is_file():
             return path.resolve()
     known = sorted(path.stem for path in (REPOSITORY / folder).glob(f"*{suffix}"))
-    raise ParameterError(f"no file {name} and nothing of this name in {folder}/, which has {', '.join(known) or 'nothing'}")
+    raise ProfileMissing(f"no file {name} and nothing of this name in {folder}/, which has {', '.join(known) or 'nothing'}")
 
 
 def find_sweep(name: str | Path) -> Path:

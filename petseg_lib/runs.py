@@ -1,30 +1,30 @@
 """The run folder: the only thing that passes from one notebook to the next."""
 
-import errno
+import hashlib
 import json
-import os
-import platform
 import shutil
-import subprocess
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import pandas as pd
 from filelock import FileLock, Timeout
 
 from petseg_lib.config import NOTEBOOKS, Parameters, ReadableError, TrainingParameters, shown, workspace
-from petseg_lib.data.pets import dataset_folder, dataset_root
-from petseg_lib.disk import replace
+from petseg_lib.data.check import usable
+from petseg_lib.data.pets import dataset_folder, open_dataset
+from petseg_lib.disk import write_json, write_table
+from petseg_lib.versions import made_with
 
-PACKAGES = ("torch", "torchvision", "lightning-fabric", "albumentations", "numpy", "opencv-python-headless", "pillow")
-NO_ROOM = {getattr(errno, name) for name in ("ENOSPC", "EFBIG", "EDQUOT") if hasattr(errno, name)}
 OF_NO_RESULT = ("figures_dir", "figure_formats", "loader_workers", "cuda_graphs")  # they change no result
+OTHERWISE = "choose another run folder, or force it to be trained again from the start"
 _LOCKS: dict[Path, FileLock] = {}  # of the runs under way in this process
 # What a run makes. The executed notebook is not among it: papermill writes that while the run is under way.
-_RESULTS = ("metrics.json", "history.csv", "per_image.csv", "model.safetensors", "stats.json", "resume", "tensorboard")
+_RESULTS = (
+    "metrics.json", "history.csv", "per_image.csv", "model.safetensors", "stats.json", "resume", "tensorboard",
+    "masks", "cutouts", "cutouts.csv",
+)  # fmt: skip
 
 
 class RunError(ReadableError):
@@ -53,8 +53,8 @@ class Run:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """All of params.json: notebook, parameters, commit, python, platform, packages, left_out, normalisation; nothing where it is missing."""
-        return self._json("params.json") if (self.folder / "params.json").is_file() else {}
+        """All of params.json: notebook, parameters, commit, python, platform, packages, left_out, normalisation, photographs; nothing where it is missing."""
+        return _dictionary(self.folder / "params.json")
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -116,10 +116,11 @@ def open_run(parameters: Parameters, notebook: str) -> Run:
 
     Raises:
         RunError: another process works on the folder, or a training run stands there under other parameters or of another
-            notebook.
+            notebook, or what stands there is of no run.
         DatasetError: results stand there, and there is no dataset to make them anew from.
     """
     run = Run(workspace() / parameters.run_dir)
+    check_folder(run, parameters)
     run.folder.mkdir(parents=True, exist_ok=True)
     _lock(run)
     if _stands(run, parameters):
@@ -128,21 +129,52 @@ def open_run(parameters: Parameters, notebook: str) -> Run:
     for name in _RESULTS:
         path = run.folder / name
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    record = {"notebook": notebook, "parameters": lasting(parameters), "commit": _commit(), "python": platform.python_version()}
-    record["platform"] = f"{platform.system()} {platform.machine()}"
-    record["packages"] = {name: version(name) for name in PACKAGES}
+    record = {"notebook": notebook, "parameters": lasting(parameters)} | made_with()
     write_json(run.folder / "params.json", record)
     return run
 
 
-def check_data(run: Run, parameters: Parameters) -> None:
-    """Refuse to give up what stands in a run folder for a dataset that is not there: a wrong name must not cost a training.
+def check_folder(run: Run, parameters: Parameters) -> None:
+    """Refuse a run folder in which a run would remove or write over what no run has made.
 
     Raises:
-        DatasetError: the run is begun or finished, and `data` names no dataset, of which the notebook has need.
+        RunError: it is the workspace or holds it, it lies in the folder of the data, or files of a run's names stand there
+            without a params.json of a run.
+    """
+    folder = run.folder.resolve()
+    if workspace().resolve().is_relative_to(folder):
+        raise RunError(f"the run folder {shown(folder)} is or holds the workspace: choose one of its own, such as runs/own/unet")
+    if parameters.needs_dataset and parameters.data != "demo":
+        if folder.is_relative_to(data := dataset_folder(parameters.data).resolve()):
+            raise RunError(
+                f"the run folder {shown(folder)} lies in the data folder {data}, where nothing is written: choose another"
+            )
+    foreign = [name for name in _RESULTS if (folder / name).exists()]
+    of_papermill = "papermill" in _dictionary(folder / "notebook.ipynb").get("metadata", {})
+    if foreign and not of_papermill and "notebook" not in run.provenance:
+        raise RunError(
+            f"{shown(folder)} holds {', '.join(foreign)}, but no params.json of a run: what stands there is not "
+            "petseg's and would be removed; choose another run folder"
+        )
+
+
+def _dictionary(path: Path) -> dict[str, Any]:
+    """What a JSON file holds; nothing where it is missing, or something else."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def check_data(run: Run, parameters: Parameters) -> None:
+    """Refuse to give up what stands in a run folder for a dataset that cannot be used: a wrong name must not cost a training.
+
+    Raises:
+        DatasetError: the run is begun or finished, and `data` names no dataset that can be used, of which the notebook has need.
     """
     if run.begun and parameters.needs_dataset and parameters.data != "demo":
-        dataset_root(dataset_folder(parameters.data))
+        usable(open_dataset(parameters.data, parameters.limit_images), parameters.bad_samples)
 
 
 def lasting(parameters: Parameters) -> dict[str, Any]:
@@ -191,12 +223,12 @@ def check_parameters(run: Run, parameters: TrainingParameters) -> None:
     given = lasting(parameters)
     # A parameter that the run's version did not know yet acted as its default does now.
     standing = {name: field.default for name, field in type(parameters).model_fields.items()} | run.parameters
-    changed = [name for name, value in _decisive(given).items() if value != standing[name]]
+    before = _decisive(standing)
+    changed = [name for name, value in _decisive(given).items() if value != before[name]]
     if changed and not parameters.force:
         words = ", ".join(f"{name} is {given[name]!r} and was {standing[name]!r}" for name in changed)
         raise RunError(
-            f"{shown(run.folder)} holds {'a finished' if run.complete else 'an interrupted'} run of other parameters: {words}; "
-            "choose another run folder, or force it to be trained again from the start"
+            f"{shown(run.folder)} holds {'a finished' if run.complete else 'an interrupted'} run of other parameters: {words}; {OTHERWISE}"
         )
 
 
@@ -212,18 +244,56 @@ def _stands(run: Run, parameters: Parameters) -> bool:
     return not parameters.force or (not run.complete and _decisive(run.parameters) == _decisive(lasting(parameters)))
 
 
+def check_photographs(run: Run, **names: Sequence[str]) -> None:
+    """Hold a training to the photographs that it was begun with: a folder may have grown, or been repaired, since.
+
+    Args:
+        names: of the photographs, by split, in order.
+
+    Raises:
+        RunError: they are others now.
+    """
+    if not run.provenance:
+        return
+    now = {split: [len(those), hashlib.sha256("\n".join(those).encode()).hexdigest()[:16]] for split, those in names.items()}
+    begun = run.provenance.get("photographs", now)
+    if begun != now:
+        before, after = (", ".join(f"{count} to {split}" for split, (count, _) in each.items()) for each in (begun, now))
+        raise RunError(
+            f"{shown(run.folder)} was begun with other photographs ({before}) than there are now ({after}): {OTHERWISE}"
+        )
+    if "photographs" not in run.provenance:
+        run.record(photographs=now)
+
+
 def _decisive(parameters: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in parameters.items() if name not in OF_NO_RESULT}
+    decisive = {name: value for name, value in parameters.items() if name not in OF_NO_RESULT}
+    if decisive["data"] != "demo":  # one folder may be named in several ways
+        decisive["data"] = str((workspace() / Path(decisive["data"]).expanduser()).resolve())
+    return decisive
+
+
+def check_free(run: Run) -> None:
+    """Refuse a folder that another process works on.
+
+    Raises:
+        RunError: names it.
+    """
+    if (run.folder / ".lock").is_file():
+        _acquired(run).release()
 
 
 def _lock(run: Run) -> None:
     """Of two processes on one folder the second is refused. The system drops the lock with the process that holds it."""
-    if run.folder in _LOCKS:
-        return
+    if run.folder not in _LOCKS:
+        _LOCKS[run.folder] = _acquired(run)
+
+
+def _acquired(run: Run) -> FileLock:
     lock = FileLock(run.folder / ".lock")
     try:
         lock.acquire(blocking=False)
-        _LOCKS[run.folder] = lock
+        return lock
     except Timeout:
         raise RunError(
             f"another process is working on {shown(run.folder)}: wait until it ends, or choose another folder"
@@ -234,55 +304,3 @@ def find_run(name: str, beside: Run) -> Run:
     """A run by its name, which means the folder beside another run's, or by its path (relative to the workspace)."""
     is_name = Path(name).name == name
     return Run(beside.folder.parent / name if is_name else workspace() / name)
-
-
-def write_atomically(path: Path, content: bytes | Callable[[BinaryIO], object], size: int = 0) -> None:
-    """Write a file whole or not at all: a temporary file beside it, flushed to the disk, then renamed.
-
-    Args:
-        content: the bytes, or what writes them into an open file.
-        size: about how many bytes that will write.
-
-    Raises:
-        RunError: the disk is full, or the file would pass a limit on its size; what stood there before still stands.
-        ReadableError: on Windows, another program has the file open.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content) if isinstance(content, bytes) else content(file)
-            file.flush()
-            os.fsync(file.fileno())
-        replace(temporary, path)
-    except (OSError, RuntimeError) as error:
-        cause = error if isinstance(error, OSError) else error.__context__  # torch has an error of its own about a failed write
-        if not isinstance(cause, OSError) or cause.errno not in NO_ROOM:
-            raise
-        needs = (len(content) if isinstance(content, bytes) else size) / 1e6
-        free = shutil.disk_usage(path.parent).free
-        raise RunError(
-            f"{shown(path)} needs {needs:.1f} MB, but could not be written ({cause.strerror}; {free / 1e6:.1f} MB "
-            "are free): make room and run the same command again; what was written before still stands"
-        ) from None
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write a table as CSV without its index, atomically, with the same bytes on every system."""
-    write_atomically(path, table.to_csv(index=False, lineterminator="\n").encode())
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a dictionary as indented JSON, atomically."""
-    write_atomically(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
-
-
-def _commit() -> str:
-    """The project's git commit, with "+" where files differ from it; "unknown" outside a clone or without git."""
-    here = Path(__file__).parent
-    if shutil.which("git") is None:
-        return "unknown"
-    command = ["git", "-C", str(here), "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    return result.stdout.strip() if result.returncode == 0 else "unknown"

@@ -11,10 +11,11 @@ import numpy as np
 import pandas as pd
 
 from petseg_lib.config import NOTEBOOKS, ParameterError, Parameters, TrainingParameters, shown, workspace
+from petseg_lib.disk import write_table
 from petseg_lib.execute import duration, run_again
 from petseg_lib.gpus import usable_cores, visible_gpus
 from petseg_lib.profiles import REPOSITORY, Profile, find_sweep, load_profile, settings_from_environment
-from petseg_lib.runs import Run, RunError, is_finished, write_table
+from petseg_lib.runs import Run, RunError, is_finished
 
 
 def is_changed(run: Run, parameters: TrainingParameters) -> bool:

@@ -26,7 +26,7 @@ from petseg_lib.graphs import Recorded, released
 from petseg_lib.inference import PIXELS_A_PASS, images_per_second
 from petseg_lib.models import gflop, parameter_count
 from petseg_lib.optimisation import MovingAverage, build_optimizer, build_schedule, build_step
-from petseg_lib.runs import Run
+from petseg_lib.runs import Run, check_photographs
 
 LOW_DICE = 0.7  # the report kept no model below it; here it is kept, with a warning
 GRIDS, GRID_IMAGES = 10, 4  # TensorBoard shows ten grids of a run
@@ -78,8 +78,10 @@ def fit(
 
     Raises:
         TrainingError: a loss is not finite, or the device's memory does not hold a step.
-        RunError: the disk is full.
+        DiskError: the disk is full.
+        RunError: the run was begun with other photographs.
     """
+    check_photographs(run, train=train_loader.dataset.cache.names, validate=valid_loader.dataset.cache.names)
     if run.complete:
         print(f"{shown(run.folder)} is finished: its weights are loaded, nothing is trained (force = True trains again).")
         _load_best(run, model.to(fabric.device, memory_format=memory_format(fabric.device)))

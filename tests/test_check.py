@@ -115,11 +115,19 @@ FAULTS = {
     ),
     "0/255 mask": (
         lambda root: save_mask(root, np.eye(46, 51) * 255),
-        (MASK, "has the values 0, 255, but only 1, 2 and 3 are allowed: it is a mask of 0 and 255, not a trimap", UNUSABLE),
+        (
+            MASK,
+            "has the values 0, 255, but only 1, 2 and 3 are allowed: it is a mask, not a trimap (README, Your own data)",
+            UNUSABLE,
+        ),
     ),
     "1-bit mask": (
         lambda root: Image.fromarray(np.eye(46, 51, dtype=bool)).save(root / MASK),
-        (MASK, "has the values 0, 1, but only 1, 2 and 3 are allowed: it is a mask of 0 and 1, not a trimap", UNUSABLE),
+        (
+            MASK,
+            "has the values 0, 1, but only 1, 2 and 3 are allowed: it is a mask, not a trimap (README, Your own data)",
+            UNUSABLE,
+        ),
     ),
     "colour mask": (
         lambda root: save_mask(root, np.ones((46, 51, 3))),

@@ -1,6 +1,8 @@
 """Pets cut out of photographs without trimaps: what is read, what is written, and what is said of it."""
 
+import shutil
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -134,7 +136,9 @@ def test_the_command_cuts_out_a_folder_and_names_what_it_could_not(trained, fold
     out = tmp_path / "out"
     assert main(["predict", trained, str(folder), "--out", str(out)]) == 1
     said = capsys.readouterr()
-    assert said.err.startswith("petseg: left out: the photograph ") and said.err.count("\n") == 1
+    left_out, passed_over = said.err.splitlines()
+    assert left_out.startswith("petseg: left out: the photograph ")
+    assert passed_over == "petseg: passed over, since no photographs by their names: notes.txt"
     assert f"4 photographs: {out}/cutouts, {out}/masks, {out}/cutouts.csv" in said.out and "Tom" in said.out
     assert len(list((out / "masks").iterdir())) == len(list((out / "cutouts").iterdir())) == 4
     assert main(["predict", trained, str(folder / "rex.jpg"), "--out", str(tmp_path / "one")]) == 0
@@ -156,6 +160,42 @@ def test_the_command_refuses_in_a_sentence(trained, folder, tmp_path, monkeypatc
     assert main(["predict", trained, "mine", *(word for pair in options.items() for word in pair)]) == 2
     assert capsys.readouterr().err == f"petseg: {sentence}\n"
     assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize("photographs", ["mine/rex.jpg", "photographs"])
+def test_a_file_and_a_folder_of_the_workspace_are_kept_from_results_as_well(
+    trained, folder, tmp_path, temporary_workspace, monkeypatch, capsys, photographs
+):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(folder, temporary_workspace / "photographs")
+    out = folder if photographs.endswith(".jpg") else temporary_workspace / "photographs" / "out"
+    assert main(["predict", trained, photographs, "--out", str(out)]) == 2
+    assert "lies in the folder of the photographs, where nothing is written" in capsys.readouterr().err
+    assert not (out / "masks").exists()
+
+
+@pytest.mark.parametrize("standing", ["masks/rex.png", "cutouts.csv"])
+def test_what_someone_drew_is_not_written_over(trained, folder, tmp_path, capsys, standing):
+    own = tmp_path / "project" / standing
+    own.parent.mkdir(parents=True)
+    own.write_text("drawn by hand")
+    assert main(["predict", trained, str(folder), "--out", str(tmp_path / "project")]) == 2
+    assert f"project holds {standing.split('/')[0]} that `petseg predict` did not write" in capsys.readouterr().err
+    assert own.read_text() == "drawn by hand" and [path for path in own.parent.rglob("*") if path.is_file()] == [own]
+
+
+def test_a_second_call_leaves_nothing_of_the_first(model, folder, tmp_path, fabric, monkeypatch):
+    paths, out = cutouts.photographs_in(folder), tmp_path / "out"
+    cutouts.cut_out_all(model, DESCRIPTION, paths[:2], out, fabric)
+    with monkeypatch.context() as patch:  # the second is interrupted at its second photograph
+        patch.setattr(cutouts, "cut_out", Mock(side_effect=[np.zeros((50, 40, 4), np.uint8), KeyboardInterrupt]))
+        with pytest.raises(KeyboardInterrupt):
+            cutouts.cut_out_all(model, DESCRIPTION, paths[2:], out, fabric)
+    assert [path.name for path in (out / "masks").iterdir()] == ["rex.jpg.png"]
+    (out / "notes.txt").write_text("mine")
+    cutouts.cut_out_all(model, DESCRIPTION, paths[:1], out, fabric)
+    files = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
+    assert files == ["cutouts.csv", str(Path("cutouts/Tom.png")), str(Path("masks/Tom.png")), "notes.txt"]
 
 
 def make_cutouts(count: int) -> list[cutouts.Cutout]:

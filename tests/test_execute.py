@@ -11,21 +11,24 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from filelock import FileLock
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from stand_ins import write_notebook
 
 from petseg_lib.cli import main
 from petseg_lib.config import NOTEBOOKS, ParameterError
 from petseg_lib.data.pictures import DatasetError
-from petseg_lib.execute import KERNEL_STARTS, NotebookError, _last_error, duration, execute, resolve, run_notebook
+from petseg_lib.data.synthetic import draw_pets
+from petseg_lib.execute import KERNEL_STARTS, NotebookError, _last_error, duration, execute, resolve, run_again, run_notebook
 from petseg_lib.notebooks import cleaned, refresh_notebooks, unclean_notebooks
 from petseg_lib.profiles import load_profile
 from petseg_lib.report import write_report
-from petseg_lib.runs import lasting
+from petseg_lib.runs import RunError, lasting, open_run
 
 pytestmark = pytest.mark.xdist_group("execute")  # they share one finished run
 
 NAME = "02_mean_std"
+RECORD = {"notebook": NAME, "parameters": lasting(NOTEBOOKS[NAME]())}
 RUN = 'it\'s a "run" $HOME'
 
 
@@ -59,9 +62,10 @@ def test_a_good_run_is_done(good):
     folder, status, output, complaints = good
     assert (status, complaints) == (0, "")
     lines = output.splitlines()
-    assert lines[0] == f"[{RUN}] {NAME} begins"
-    assert lines[1] == f"[{RUN}] kernel {sys.executable}"
-    assert lines[2].startswith(f"[{RUN}] {NAME} is done after ")
+    assert lines[0].startswith(f"[{RUN}] profile demo has no run of this name")
+    assert lines[1] == f"[{RUN}] {NAME} begins"
+    assert lines[2] == f"[{RUN}] kernel {sys.executable}"
+    assert lines[3].startswith(f"[{RUN}] {NAME} is done after ")
     assert sorted(path.name for path in folder.iterdir()) == ["metrics.json", "notebook.ipynb"]
 
 
@@ -94,6 +98,7 @@ def bad(tmp_path_factory):
         folder = workspace / "runs" / way
         folder.mkdir(parents=True)
         (folder / "metrics.json").write_text("{}")
+        (folder / "params.json").write_text(json.dumps(RECORD))
         processes[way] = start(workspace, "run", str(notebook), "--out", f"runs/{way}")
     ended = {way: process.communicate(timeout=120) for way, process in processes.items()}
     return workspace, {way: (processes[way].returncode, ended[way][1]) for way in ways}
@@ -340,10 +345,85 @@ def test_a_notebook_cut_off_does_not_hide_the_error(tmp_path):
 def test_a_wrong_data_folder_costs_nothing(workspace):
     run = workspace / "runs" / "kept" / RUN
     run.mkdir(parents=True)
-    record = {"notebook": NAME, "parameters": lasting(NOTEBOOKS[NAME]())}
-    for name, content in (("params.json", json.dumps(record)), ("metrics.json", "{}"), ("model.safetensors", "weights")):
+    for name, content in (("params.json", json.dumps(RECORD)), ("metrics.json", "{}"), ("model.safetensors", "weights")):
         (run / name).write_text(content)
     before = {path.name: path.read_text() for path in run.iterdir()}
     with pytest.raises(DatasetError, match=r"the data folder .*nowhere does not exist"):
         run_notebook(NAME, run, None, {"data": "nowhere"}, force=True)
     assert {path.name: path.read_text() for path in run.iterdir()} == before
+
+
+def test_a_dataset_with_a_missing_photograph_costs_nothing_either(workspace):
+    dataset = draw_pets(workspace / "odd", 20)
+    next((dataset / "images").iterdir()).unlink()
+    run = workspace / "runs" / "kept" / "x"
+    run.mkdir(parents=True)
+    for name, content in (("params.json", json.dumps(RECORD)), ("metrics.json", "{}"), ("model.safetensors", "weights")):
+        (run / name).write_text(content)
+    before = {path.name: path.read_text() for path in run.iterdir()}
+    with pytest.raises(DatasetError, match="1 of 20 listed photographs are missing"):
+        run_notebook(NAME, run, None, {"data": str(dataset)}, force=True)
+    assert {path.name: path.read_text() for path in run.iterdir()} == before
+
+
+@pytest.mark.parametrize("name", ["history.csv", "resume/cv.txt", "metrics.json"])
+@pytest.mark.parametrize("record", [None, "{}", "[1", "[]"])
+def test_a_folder_of_ones_own_is_no_run_folder(workspace, name, record):
+    own = workspace / "mine" / name
+    own.parent.mkdir(parents=True)
+    own.write_text("mine")
+    if record is not None:
+        (workspace / "mine" / "params.json").write_text(record)
+    with pytest.raises(RunError, match=f"mine holds {name.split('/')[0]}, but no params\\.json of a run"):
+        run_notebook(NAME, workspace / "mine")
+    parameters = NOTEBOOKS[NAME](run_dir="mine")
+    with pytest.raises(RunError, match=r"no params\.json of a run"):
+        open_run(parameters, NAME)
+    assert own.read_text() == "mine"
+
+
+def test_no_run_is_made_in_the_workspace_itself_or_among_the_photographs(workspace):
+    dataset = draw_pets(workspace / "pets", 20)
+    files = sorted(dataset.rglob("*"))
+    for out, data, sentence in (
+        ("", "demo", "is or holds the workspace"),
+        ("..", "demo", "is or holds the workspace"),
+        (dataset, str(dataset), "lies in the data folder"),
+        (dataset / "images" / "x", str(dataset), "lies in the data folder"),
+    ):
+        with pytest.raises(RunError, match=sentence):
+            run_notebook(NAME, out, None, {"data": data})
+    assert sorted(dataset.rglob("*")) == files
+
+
+def test_data_is_meant_from_where_the_command_is_called(workspace, monkeypatch):
+    (workspace / "a" / "pets").mkdir(parents=True)
+    monkeypatch.chdir(workspace / "a")
+    for data, expected in (("pets", str(workspace / "a" / "pets")), ("elsewhere", "elsewhere"), ("demo", "demo")):
+        assert resolve(NAME, "runs/x", None, {"data": data})["data"] == expected
+
+
+def test_a_run_that_does_not_stand_outside_a_profile_is_named(workspace):
+    with pytest.raises(ParameterError, match=r"^runs/own/nope does not stand, and there is no profile own to make it by$"):
+        run_again(workspace / "runs" / "own" / "nope")
+
+
+def test_a_run_that_the_profile_does_not_have_gets_a_word(workspace, monkeypatch, capsys):
+    monkeypatch.setattr("petseg_lib.execute.execute", lambda *given: given)
+    run_notebook(NAME, "runs/own/x", "demo")
+    assert "[x] profile demo has no run of this name (it has data_exploration, mean_std" in capsys.readouterr().out
+
+
+def test_a_second_process_on_a_folder_touches_nothing(workspace):
+    folder = workspace / "runs" / "x"
+    folder.mkdir(parents=True)
+    (folder / "notebook.ipynb").write_text("of the first")
+    with FileLock(folder / ".lock"), pytest.raises(RunError, match=r"another process is working on runs/x"):
+        run_notebook(NAME, "runs/x")
+    assert (folder / "notebook.ipynb").read_text() == "of the first" and not (folder / "error.txt").exists()
+
+
+def test_a_place_that_cannot_be_written_is_one_sentence(workspace, capsys):
+    (workspace / "file").write_text("")
+    assert main(["run", NAME, "--out", "file/x"]) == 2
+    assert capsys.readouterr().err == f"petseg: {workspace / 'file' / 'x'} cannot be used: Not a directory\n"

@@ -443,6 +443,12 @@ def test_one_figure_saved_twice_gives_the_same_bytes(tmp_path):
     assert path.read_bytes() == before
 
 
+def test_a_readme_of_ones_own_is_left_alone(tmp_path):
+    (tmp_path / "README.md").write_text("# My site\n")
+    figures.save_figure(figures.training_curves(make_history(2)), tmp_path, "curves", "C.", ("png",))
+    assert (tmp_path / "README.md").read_text() == "# My site\n" and (tmp_path / "curves.png").is_file()
+
+
 def test_captions_are_collected_in_order_and_replaced(tmp_path):
     folder = tmp_path / "figures"
     folder.mkdir()

@@ -15,12 +15,12 @@ import torch
 from lightning_fabric.plugins.precision import Precision
 from safetensors.torch import load_file
 
-from petseg_lib import checkpoints, devices, normalisation, optimisation, runs, training
+from petseg_lib import checkpoints, devices, disk, normalisation, optimisation, runs, training
 from petseg_lib.config import ComparisonParameters, MeanStdParameters, ResNet34UNetParameters, UNetParameters, workspace
 from petseg_lib.data import loaders
 from petseg_lib.data.cache import open_cache
 from petseg_lib.data.loaders import Batch, build_loader, cropped_batch, half_size, halved_batch
-from petseg_lib.data.pets import load_pets
+from petseg_lib.data.pets import PetDataset, load_pets
 from petseg_lib.data.pictures import DatasetError
 from petseg_lib.data.statistics import ChannelStatistics, channel_statistics, save_statistics
 from petseg_lib.data.synthetic import draw_pets
@@ -375,7 +375,7 @@ def test_a_run_of_other_parameters_is_refused_with_their_names(pets):
     open_small("runs/t/other", epochs=1, loader_workers=3, cuda_graphs=False)  # nor does how it is computed
     record = json.loads((run.folder / "params.json").read_text())
     del record["parameters"]["accumulate"]  # as if the run were older than this parameter
-    runs.write_json(run.folder / "params.json", record)
+    disk.write_json(run.folder / "params.json", record)
     open_small("runs/t/other", epochs=1)
     with pytest.raises(runs.RunError, match="parameters: accumulate is 2 and was 1; "):
         open_small("runs/t/other", epochs=1, accumulate=2)
@@ -515,10 +515,10 @@ def test_a_run_that_does_not_stand_is_one_sentence():
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "there" / "file"
     path.parent.mkdir()
-    runs.write_atomically(path, b"old")
-    monkeypatch.setattr(runs.os, "fsync", lambda descriptor: (_ for _ in ()).throw(OSError(5, "Input/output error")))
+    disk.write_atomically(path, b"old")
+    monkeypatch.setattr(disk.os, "fsync", lambda descriptor: (_ for _ in ()).throw(OSError(5, "Input/output error")))
     with pytest.raises(OSError, match="Input/output error"):
-        runs.write_atomically(path, b"new")
+        disk.write_atomically(path, b"new")
     assert path.read_bytes() == b"old" and list(path.parent.iterdir()) == [path]
 
 
@@ -538,7 +538,7 @@ def test_a_full_disk_is_one_sentence_and_the_last_checkpoint_loads(pets):
         "checkpoints.save_state(folder / 'resume' / 'state.pt', state)"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert "RunError: runs/t/full/resume/state.pt needs 0.1 MB, but could not be written (File too large; " in ended.stderr
+    assert "DiskError: runs/t/full/resume/state.pt needs 0.1 MB, but could not be written (File too large; " in ended.stderr
     assert ended.stderr.strip().endswith("make room and run the same command again; what was written before still stands")
     assert checkpoints.load_state(run.folder / "resume" / "state.pt")["progress"]["epoch"] == 1
     assert (run.folder / "model.safetensors").read_bytes() == weights
@@ -644,6 +644,33 @@ def test_another_notebook_does_not_take_a_trainings_folder(pets):
     assert run.complete and (run.folder / "model.safetensors").exists()
     runs.open_run(ResNet34UNetParameters(run_dir="runs/t/taken", force=True), "04_resnet34_unet_training")
     assert run.notebook == "04_resnet34_unet_training" and not (run.folder / "model.safetensors").exists()
+
+
+def test_an_interrupted_run_goes_on_with_its_own_photographs_alone(pets):
+    """A folder that has grown since has more steps an epoch than the schedule was made for, and another mean."""
+    with pytest.raises(KeyboardInterrupt):
+        train(pets, "runs/t/grown", epochs=3, stop_after=1)
+    fewer = PetDataset(
+        pets.root, pets.pets[:-1] if pets.pets[-1].split == "train" else pets.split("train")[:-1] + pets.split("valid")
+    )
+    sentence = (
+        r"runs/t/grown was begun with other photographs \(\d+ to train, \d+ to validate\) than there are now \(\d+ to train"
+    )
+    for _ in range(2):  # interrupted, then finished
+        with pytest.raises(runs.RunError, match=sentence):
+            train(fewer, "runs/t/grown", epochs=3)
+        run, history = train(pets, "runs/t/grown", epochs=3)
+        assert len(history) == 3
+        run.finish({})
+    assert len(train(fewer, "runs/t/grown", epochs=2, force=True)[1]) == 2
+
+
+def test_one_folder_of_data_may_be_named_in_several_ways(pets, monkeypatch):
+    train(pets, "runs/t/named", data="some/pets")[0].finish({})
+    whole = runs.workspace() / "some" / "pets"
+    assert train(pets, "runs/t/named", data=str(whole))[0].complete
+    with pytest.raises(runs.RunError, match="data is 'other/pets' and was 'some/pets'"):
+        train(pets, "runs/t/named", data="other/pets")
 
 
 def test_a_dataset_that_is_not_there_costs_no_training(pets):

@@ -21,7 +21,7 @@ SPECIES = {"1": "cat", "2": "dog"}
 DEMO_COUNT = 240
 VALID_EVERY = 10
 LISTS = {"trainval.txt": {"split": "train", "valid_every": VALID_EVERY}, "test.txt": {"split": "test"}}
-LINE_RULE = "a line must be NAME CLASS SPECIES BREED with SPECIES 1 (cat) or 2 (dog)"
+LINE_RULE = "a line must be NAME CLASS SPECIES BREED, NAME and BREED without spaces and SPECIES 1 (cat) or 2 (dog)"
 NO_PATH = set("/\\\0")  # a name must not lead out of the folder
 
 
@@ -137,7 +137,7 @@ def dataset_root(root: Path) -> Path:
         DatasetError: it is not in the Oxford-IIIT layout.
     """
     if not root.is_dir():
-        raise DatasetError(f"the data folder {root} does not exist")
+        raise DatasetError(f"the data folder {root} {'is a file' if root.is_file() else 'does not exist'}")
     nested = root / "oxford-iiit-pet"
     root = nested if nested.is_dir() else root
     needed = ("images", "annotations", "annotations/trimaps")
@@ -171,7 +171,7 @@ def read_list(path: Path, split: str, valid_every: int = 0) -> tuple[list[Pet], 
     lines = [words for words in lines if words and not words[0].startswith("#")]
     pets, unreadable = [], []
     for number, words in enumerate(lines):
-        if len(words) < 3 or words[2] not in SPECIES or not NO_PATH.isdisjoint(words[0]):
+        if not 3 <= len(words) <= 4 or words[2] not in SPECIES or not NO_PATH.isdisjoint(words[0]):
             unreadable.append(" ".join(words)[:80])
             continue
         name = words[0]

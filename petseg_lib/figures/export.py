@@ -8,9 +8,10 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from PIL import Image
 
+from petseg_lib.disk import write_atomically
 from petseg_lib.figures.style import STYLE
-from petseg_lib.runs import write_atomically
 
+HEAD = "# Figures\n\nMade by the notebooks, in alphabetical order.\n"
 FORMATS = ("png", "svg", "pdf")
 LINKED = ("png", "svg")  # PDF is for print: it need not lie where the captions are read
 # Of SVG and PDF only the photographs inside have any. PNG of photographs are large, and have no thin lines to lose.
@@ -71,12 +72,14 @@ def _write_captions(folder: Path) -> None:
     Two notebooks that finish together both look again after writing: whoever is last has seen every file.
     """
     readme = folder / "README.md"
+    if readme.is_file() and not readme.read_text(encoding="utf-8", errors="replace").startswith(HEAD):
+        return  # someone's own
     while not readme.is_file() or readme.read_text(encoding="utf-8") != _captions(folder):
         write_atomically(readme, _captions(folder).encode())
 
 
 def _captions(folder: Path) -> str:
-    parts = ["# Figures\n\nMade by the notebooks, in alphabetical order.\n"]
+    parts = [HEAD]
     for path in sorted(folder.glob("*.png")):
         with Image.open(path) as image:
             caption = image.info.get("Description", "")

@@ -9,11 +9,12 @@ from nbconvert import HTMLExporter
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor, CSSHTMLHeaderPreprocessor
 
 from petseg_lib.config import ParameterError, shown
+from petseg_lib.disk import write_atomically
 from petseg_lib.profiles import load_profile
 from petseg_lib.report.chapters import Chapter, read_chapters
 from petseg_lib.report.provenance import facts, moment, settings
 from petseg_lib.report.tables import measured_runs, summary
-from petseg_lib.runs import Run, write_atomically
+from petseg_lib.runs import Run
 
 _CODE_STYLE = "friendly"  # of pygments
 

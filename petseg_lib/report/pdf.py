@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from petseg_lib.config import ReadableError, shown
-from petseg_lib.runs import write_atomically
+from petseg_lib.disk import write_atomically
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge", "microsoft-edge")
 APPLICATIONS = ("Chromium", "Google Chrome", "Microsoft Edge")

@@ -8,8 +8,9 @@ from nbconvert.filters import escape_latex
 
 from petseg_lib import comparison
 from petseg_lib.config import shown, workspace
+from petseg_lib.disk import write_atomically
 from petseg_lib.execute import duration
-from petseg_lib.runs import Run, write_atomically
+from petseg_lib.runs import Run
 
 SUMMARY = (
     "dice_image (native, border policy pet) of each run with its bootstrap interval over test images, and what the run cost: "

@@ -1,0 +1,30 @@
+"""What a run was made with."""
+
+import platform
+import shutil
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("torch", "torchvision", "lightning-fabric", "albumentations", "numpy", "opencv-python-headless", "pillow")
+
+
+def made_with() -> dict[str, Any]:
+    """commit, python, platform and packages, as params.json keeps them."""
+    return {
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "packages": {name: version(name) for name in PACKAGES},
+    }
+
+
+def _commit() -> str:
+    """The project's git commit, with "+" where files differ from it; "unknown" outside a clone or without git."""
+    here = Path(__file__).parent
+    if shutil.which("git") is None:
+        return "unknown"
+    command = ["git", "-C", str(here), "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    return result.stdout.strip() if result.returncode == 0 else "unknown"
