@@ -5,6 +5,8 @@ import io
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack, redirect_stderr, redirect_stdout
+from pathlib import Path
 
 RUN_HELP = """\
 Check the parameters, run the notebook with papermill, and prove that it finished.
@@ -42,6 +44,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     # A batch system ends jobs with SIGTERM: what holds for Ctrl-C shall hold for it too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with ExitStack() as stack:
+        if said := getattr(options, "said", None):
+            Path(said).parent.mkdir(parents=True, exist_ok=True)
+            stream = stack.enter_context(Path(said).open("w", encoding="utf-8", buffering=1))
+            stack.enter_context(redirect_stdout(stream))
+            stack.enter_context(redirect_stderr(stream))
+        return _answer(options)
+
+
+def _answer(options: argparse.Namespace) -> int:
+    """Carry a subcommand out, and say in a sentence why it ended early."""
     try:
         return options.command(options) or 0
     except KeyboardInterrupt:
@@ -71,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("-f", "--profile", metavar="PROFILE", help="path or name of a profile: demo, sample, report, best")
     run.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="set one")
     run.add_argument("--force", action="store_true", help="train again what stands finished, or under other parameters")
+    run.add_argument("--said", metavar="FILE", help="write into this file what would be shown here")
     run.set_defaults(command=_run)
 
     evaluate = commands.add_parser("evaluate", help="measure a finished run again, on any dataset folder")

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import platform
 import re
 import time
 from collections.abc import Iterator
@@ -16,19 +17,26 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def named_gpus() -> list[str]:
-    """The ids in CUDA_VISIBLE_DEVICES, up to the first negative one, as CUDA takes them: `-1` switches all GPUs off."""
-    ids = [each.strip() for each in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if each.strip()]
-    return list(itertools.takewhile(lambda each: not each.startswith("-"), ids))
-
-
 def visible_gpus() -> list[str]:
-    """The ids of the GPUs that this process may use, as CUDA_VISIBLE_DEVICES would name them."""
-    if "CUDA_VISIBLE_DEVICES" in os.environ:
-        return named_gpus()
+    """The ids of the GPUs that this process may use, as CUDA_VISIBLE_DEVICES would name them.
+
+    Those that it names are taken as CUDA takes them, up to the first negative number, or the first that is not there:
+    `-1` switches all GPUs off.
+    """
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is None:
+        return [str(index) for index in range(count_gpus())]
+    ids = [each.strip() for each in named.split(",") if each.strip()]
+    ids = list(itertools.takewhile(lambda each: not each.startswith("-"), ids))
+    # Names are trusted: of several parts of a GPU (`MIG-...`) CUDA counts the first alone.
+    return ids[: count_gpus()] if ids and all(each.isdigit() for each in ids) else ids
+
+
+def count_gpus() -> int:
+    """How many GPUs CUDA finds under CUDA_VISIBLE_DEVICES."""
     import torch
 
-    return [str(index) for index in range(torch.cuda.device_count())]
+    return torch.cuda.device_count()
 
 
 def computes_on_gpu() -> bool:
@@ -47,14 +55,17 @@ def one_gpu(folder: Path) -> Iterator[dict[str, str]]:
     system has given the run its own.
 
     Args:
-        folder: where the locks lie, the same for all runs that share the machine.
+        folder: where the locks lie, the same for all runs that share the machine. Other machines may use it as well.
     """
-    gpus = named_gpus()
+    several = "," in os.environ.get("CUDA_VISIBLE_DEVICES", "")  # of one alone CUDA makes what it can, without torch's import
+    gpus = visible_gpus() if several else []
     if len(gpus) < 2:
         yield {}
         return
     folder.mkdir(parents=True, exist_ok=True)
-    locks = {gpu: FileLock(folder / f".gpu-{re.sub(r'[^A-Za-z0-9-]', '_', gpu)}.lock") for gpu in gpus}
+    # GPU 0 of another machine is another one, and that of another Slurm job too, whose GPUs are counted from 0 again.
+    place = "-".join([platform.node(), *filter(None, [os.environ.get("SLURM_JOB_ID")])])
+    locks = {gpu: FileLock(folder / f".gpu-{re.sub(r'[^A-Za-z0-9-]', '_', f'{place}-{gpu}')}.lock") for gpu in gpus}
     gpu = _first_free(locks)
     try:
         yield {"CUDA_VISIBLE_DEVICES": gpu}

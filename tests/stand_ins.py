@@ -1,6 +1,8 @@
 """Tiny notebooks in place of the real ones: they check their parameters, print, and write metrics.json."""
 
+import os
 from pathlib import Path
+from typing import Any
 
 import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
@@ -21,6 +23,13 @@ FINISH = """\
 folder = config.workspace() / parameters.run_dir
 (folder / "metrics.json").write_text(json.dumps(parameters.model_dump()))
 """
+
+
+def pretend(folder: Path, **changes: Any) -> str:
+    """A PYTHONPATH under which every Python finds these values where functions of `petseg_lib.gpus` would ask the machine."""
+    lines = ["import petseg_lib.gpus", *(f"petseg_lib.gpus.{name} = lambda: {value!r}" for name, value in changes.items())]
+    (folder / "sitecustomize.py").write_text("\n".join(lines))
+    return os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
 def write_notebook(folder: Path, name: str, work: str = WORK, finish: str = FINISH) -> Path:

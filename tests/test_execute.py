@@ -230,6 +230,16 @@ def test_a_wrong_parameter_stops_before_anything_is_touched(workspace, capsys, a
     assert [path.name for path in earlier.parent.iterdir()] == ["metrics.json"]
 
 
+def test_what_is_said_can_go_into_a_file(workspace, capsys):
+    said = workspace / "runs" / "x,seed=0" / "said.txt"
+    given = ["run", str(write_notebook(workspace / "notebooks", NAME)), "--out", "runs/x,seed=0", "--said", str(said)]
+    assert main([*given, "-p", "seed", "-1"]) == 2
+    assert said.read_text().startswith("petseg: parameter seed is '-1'") and said.read_text().count("\n") == 1
+    assert main(given) == 0
+    assert said.read_text().splitlines()[:2] == [f"[x,seed=0] {NAME} begins", "[x,seed=0] epoch 1"]
+    assert capsys.readouterr() == ("", "")
+
+
 def test_an_unknown_notebook_names_the_known_ones(workspace, capsys):
     assert main(["run", "99_nothing", "--out", "runs/x"]) == 2
     assert "nothing of this name in notebooks/" in capsys.readouterr().err

@@ -7,16 +7,17 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from stand_ins import write_notebook
+from stand_ins import pretend, write_notebook
 
-from petseg_lib import execute, sweeps
+from petseg_lib import execute, gpus, sweeps
 from petseg_lib.config import NOTEBOOKS, ParameterError, UNetParameters
 from petseg_lib.gpus import one_gpu, usable_cores, visible_gpus
-from petseg_lib.profiles import find_sweep, load_profile, settings_for_sweep
+from petseg_lib.profiles import REPOSITORY, find_sweep, load_profile, settings_for_sweep
 from petseg_lib.runs import Run, RunError, lasting
 
 SWEEP = """
@@ -246,6 +247,7 @@ def test_a_thousand_runs_are_planned_in_under_twenty_seconds(folder):
 
 
 def test_runs_side_by_side_see_one_gpu_each_and_the_next_waits(tmp_path, monkeypatch):
+    monkeypatch.setattr(gpus, "count_gpus", lambda: 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, MIG-a/1")
 
     def take() -> str:
@@ -261,6 +263,33 @@ def test_runs_side_by_side_see_one_gpu_each_and_the_next_waits(tmp_path, monkeyp
         assert waiting.result(timeout=10) == "MIG-a/1"
 
 
+def test_no_run_waits_for_the_gpus_of_another_machine_or_job(tmp_path, monkeypatch):
+    """Though both write into one folder of a network file system."""
+    monkeypatch.setattr(gpus, "count_gpus", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    with ExitStack() as runs:
+
+        def take() -> str:
+            return runs.enter_context(one_gpu(tmp_path))["CUDA_VISIBLE_DEVICES"]
+
+        taken = [take()]
+        monkeypatch.setattr(gpus.platform, "node", lambda: "another/machine")
+        taken.append(take())
+        for job in ("1", "2"):
+            monkeypatch.setenv("SLURM_JOB_ID", job)
+            taken.append(take())
+        assert taken == ["0"] * 4 and take() == "1"
+
+
+def test_no_run_is_given_a_gpu_that_is_not_there(tmp_path, monkeypatch):
+    """It would train on the CPU without a word: CUDA leaves such an id out."""
+    monkeypatch.setattr(gpus, "count_gpus", lambda: 1)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    assert visible_gpus() == ["0"]
+    with one_gpu(tmp_path) as environment:
+        assert environment == {}
+
+
 @pytest.mark.parametrize("named", ["", "3"])
 def test_a_run_that_was_given_one_gpu_or_none_keeps_it(tmp_path, monkeypatch, named):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
@@ -269,20 +298,28 @@ def test_a_run_that_was_given_one_gpu_or_none_keeps_it(tmp_path, monkeypatch, na
     assert not list(tmp_path.glob(".gpu*"))
 
 
-def test_each_job_of_a_sweep_sees_its_own_gpu(folder, monkeypatch):
-    """With as many jobs as GPUs, no two that overlap have the same one."""
+@pytest.mark.parametrize("named", ["5,6", None])
+def test_each_job_of_a_sweep_sees_its_own_gpu(folder, monkeypatch, named):
+    """With as many jobs as GPUs, no two that overlap have the same one: in `petseg sweep`, and where Snakemake is called without it."""
+    monkeypatch.setenv("PYTHONPATH", pretend(folder, count_gpus=2))
     seen = "import os, time\nprint('GPU', os.environ['CUDA_VISIBLE_DEVICES'], time.time())\ntime.sleep(1)\nprint('END', time.time())\n"
     write_notebook(folder / "notebooks", "03_unet_training", work=RECORD + seen)
     write(folder, SMALL)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,6")
-    result = petseg_sweep("mine")
+    if named:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+        result = petseg_sweep("mine")
+    else:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+        monkeypatch.setenv("SWEEP", "mine")
+        command = [sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "workflow" / "Snakefile"), "--cores", "2"]
+        result = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
     spans = []
     for seed in range(3):
         said = (folder / "runs" / "sweeps" / "mine" / f"seed={seed}" / "said.txt").read_text()
         words = [line.split()[1:] for line in said.splitlines() if " GPU " in line or " END " in line]
         spans.append((words[0][1], float(words[0][2]), float(words[1][1])))
-    assert {gpu for gpu, _, _ in spans} <= {"5", "6"}
+    assert {gpu for gpu, _, _ in spans} <= set((named or "0,1").split(","))
     for index, (gpu, begin, end) in enumerate(spans):
         for other, other_begin, other_end in spans[:index]:
             assert gpu != other or end <= other_begin or other_end <= begin
@@ -353,7 +390,11 @@ def test_a_run_of_a_sweep_is_found_by_its_folder(folder):
     assert Run(run).metrics["seed"] == 1
 
 
-def test_a_negative_id_switches_the_gpus_off(monkeypatch):
-    for value, ids in {"-1": [], "2,-1,3": ["2"], "0, GPU-8f": ["0", "GPU-8f"], "": []}.items():
+def test_ids_are_taken_as_cuda_takes_them(monkeypatch):
+    monkeypatch.setattr(gpus, "count_gpus", lambda: 2)
+    known = {"-1": [], "2,-1,3": ["2"], "0, GPU-8f": ["0", "GPU-8f"], "": [], "0,1,2": ["0", "1"]}
+    for value, ids in known.items():
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", value)
         assert visible_gpus() == ids
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert visible_gpus() == ["0", "1"]

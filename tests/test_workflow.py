@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -10,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from stand_ins import write_notebook
+from stand_ins import pretend, write_notebook
 
 from petseg_lib.config import NOTEBOOKS, UNetParameters
 from petseg_lib.profiles import REPOSITORY, load_profile
@@ -145,17 +146,75 @@ def test_training_waits_for_statistics_and_comparison_for_training(workspace):
     assert max(map(order.index, of_sweep)) < order.index("ablations") < order.index("demo")
 
 
-@pytest.mark.parametrize("on_gpu", [False, True])
-def test_every_job_says_what_it_needs(workspace, tmp_path, on_gpu):
-    (tmp_path / "sitecustomize.py").write_text(f"import petseg_lib.gpus\npetseg_lib.gpus.computes_on_gpu = lambda: {on_gpu}\n")
-    result = snakemake(workspace, "--dry-run", "--cores", "4", PROFILE="demo", PYTHONPATH=str(tmp_path))
+@pytest.mark.parametrize("gpus", [0, 1, 2])
+def test_every_job_says_what_it_needs(workspace, tmp_path, gpus):
+    path = pretend(tmp_path, count_gpus=gpus, computes_on_gpu=gpus > 0)
+    result = snakemake(workspace, "--dry-run", "--cores", "4", PROFILE="demo", PYTHONPATH=path)
     said = result.stdout + result.stderr
     of_sweep = len(load_profile("sweeps/demo").runs)
     assert said.count("gpu=1") == 4 + of_sweep and said.count("gpu=0") == 4
     assert said.count("mem_mb=") == said.count("runtime=") == 8 + of_sweep
-    # Those of the sweep run side by side, and on a CPU both trainings of the profile too; all cores go to the comparison
-    # and to the cut-outs.
-    assert (said.count("threads: 2"), said.count("threads: 4")) == ((0, 4) if on_gpu else (2, 2))
+    # On a CPU those of the sweep run side by side, and both trainings of the profile too; all cores go to the comparison and
+    # to the cut-outs. On GPUs no more of the sweep run than there are GPUs, and one of the others.
+    threads = {0: (2, 2), 1: (0, 4 + of_sweep), 2: (of_sweep, 4)}
+    assert (said.count("threads: 2"), said.count("threads: 4")) == threads[gpus]
+
+
+ELSEWHERE = """
+from pathlib import Path
+
+from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
+from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
+from snakemake_interface_executor_plugins.settings import CommonSettings
+
+common_settings = CommonSettings(non_local_exec=True, implies_no_shared_fs=False, job_deploy_sources=False)
+
+
+class Executor(RemoteExecutor):
+    def run_job(self, job):
+        print(*job.output, job.threads, flush=True)
+        for path in (*job.output, job.benchmark):
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            Path(path).write_text("{}")
+        self.report_job_submission(SubmittedJobInfo(job))
+
+    async def check_active_jobs(self, jobs):
+        for job in jobs:
+            self.report_job_success(job)
+        for never in ():
+            yield never
+
+    def cancel_jobs(self, jobs):
+        pass
+"""
+
+
+@pytest.mark.parametrize(("threads", "expected"), [("", 8), ("3", 3)])
+def test_on_a_cluster_no_number_of_cores_is_needed(workspace, tmp_path, threads, expected):
+    """As with `--executor slurm --jobs 2`: the stand-in writes down what it is given instead of submitting it."""
+    plugin = tmp_path / "snakemake_executor_plugin_elsewhere" / "__init__.py"
+    plugin.parent.mkdir()
+    plugin.write_text(ELSEWHERE)
+    (tmp_path / "small.yaml").write_text(PROFILE)
+    shutil.copytree(workspace / "notebooks", tmp_path / "notebooks")
+    given = {"PROFILE": "small.yaml", "THREADS": threads, "PYTHONPATH": pretend(tmp_path)}
+    command = [*SNAKEMAKE, "--executor", "elsewhere", "--jobs", "2", "runs/small/unet/metrics.json", *QUIET]
+    environment = os.environ | {"PETSEG_WORKSPACE": str(tmp_path), "DATA": "", "SET": "", "FORCE": ""} | given
+    result = subprocess.run(command, check=False, env=environment, capture_output=True, text=True, cwd=tmp_path, timeout=300)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines() == ["runs/small/mean_std/metrics.json 1", f"runs/small/unet/metrics.json {expected}"]
+
+
+def test_every_command_is_a_program_and_words_that_any_shell_takes(workspace, tmp_path):
+    """cmd.exe knows no printf, and ends a redirection's file name at a comma."""
+    result = snakemake(workspace, "--dry-run", "--printshellcmds", PROFILE="demo", PYTHONPATH=pretend(tmp_path))
+    said = "Shell command: "
+    lines = (line.strip() for line in (result.stdout + result.stderr).splitlines())
+    commands = [line.removeprefix(said) for line in lines if line.startswith(said)]
+    assert len(commands) == len(load_profile("demo").runs) + len(load_profile("sweeps/demo").runs) + 2
+    for command in commands:
+        outside = re.sub(r"'[^']*'", "", command)
+        assert not re.search(r"[|<>&;$`*?\n]", outside), command
 
 
 def test_a_failure_ends_with_the_run_and_its_error(workspace):
