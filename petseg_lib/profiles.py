@@ -78,7 +78,9 @@ def find_sweep(name: str | Path) -> Path:
 
 
 def settings_from_environment() -> dict[str, str]:
-    """What DATA and SET (`NAME=VALUE NAME=VALUE`, with quotes as in a shell) say: parameters as text, by name.
+    """What DATA and SET (`NAME=VALUE NAME=VALUE`, with quotes and backslashes as in a shell) say: parameters as text, by name.
+
+    On Windows too a path in SET has forward slashes, for a backslash stands before what is meant as it is; DATA may have any.
 
     DATA is meant from where the command was called, and made absolute: the jobs run in the workspace.
 
