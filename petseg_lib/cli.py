@@ -31,6 +31,13 @@ Read every listed photograph and trimap, and name all that is wrong with them at
 Exit status: 0 training can start, 1 it would stop, 2 the command is wrong.
 """
 
+MASKS_HELP = """\
+Make a dataset folder, in the layout of Oxford-IIIT Pet, of photographs and of masks that are bright, or opaque, where the pet is.
+
+  petseg data from-masks photographs masks --out mine
+  petseg run 03_unet_training --out runs/mine/unet -f sample -p data mine
+"""
+
 NO_BROWSER = (
     "no Chromium, Chrome or Edge here (on the PATH or as CHROME_PATH), and so no report.pdf: any browser prints report.html"
 )
@@ -118,7 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     pets.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the drawing (default: 0)")
     pets.set_defaults(command=_pets)
 
-    data = commands.add_parser("data", help="check a dataset folder, or download Oxford-IIIT Pet")
+    data = commands.add_parser("data", help="make a dataset folder, check one, or download Oxford-IIIT Pet")
     actions = data.add_subparsers(metavar="ACTION", required=True)
     check = actions.add_parser(
         "check", help="read every file, and say what training will do about it", description=CHECK_HELP, formatter_class=plain
@@ -126,6 +133,17 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("folder", metavar="DIR", help="dataset folder in the Oxford layout, or demo")
     check.add_argument("--json", metavar="FILE", help="write the problems to this file as well")
     check.set_defaults(command=_check)
+    own = actions.add_parser(
+        "from-masks", help="make a dataset of photographs and masks", description=MASKS_HELP, formatter_class=plain
+    )
+    own.add_argument("photographs", metavar="PHOTOGRAPHS", help="folder of photographs")
+    own.add_argument("masks", metavar="MASKS", help="folder of masks of the same names, whatever their endings")
+    own.add_argument("--out", metavar="DIR", required=True, help="folder to make")
+    own.add_argument("--test", type=float, default=0.3, metavar="SHARE", help="of the photographs, to test on (default: 0.3)")
+    own.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the drawing of the split (default: 0)")
+    own.add_argument("--species", choices=["cat", "dog"], default="cat", help="of all pets, for the tables (default: cat)")
+    own.add_argument("--breed", default="pet", metavar="NAME", help="of all pets, for the tables (default: pet)")
+    own.set_defaults(command=_from_masks)
     download = actions.add_parser("download", help="download Oxford-IIIT Pet")
     download.add_argument("folder", metavar="DIR", help="folder to write")
     download.set_defaults(command=_download)
@@ -160,8 +178,8 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _predict(options: argparse.Namespace) -> int:
-    from petseg_lib.cutouts import cut_out_folder, passed_over
-    from petseg_lib.data.pictures import some
+    from petseg_lib.cutouts import cut_out_folder
+    from petseg_lib.data.pictures import passed_over, some
 
     table, left_out = cut_out_folder(options.run_dir, options.photographs, options.out, options.threshold)
     print(table.to_string(index=False, float_format="{:.4f}".format))
@@ -205,6 +223,13 @@ def _check(options: argparse.Namespace) -> int:
     if options.json:
         write_json(check, options.json)
     return 0 if check.trainable else 1
+
+
+def _from_masks(options: argparse.Namespace) -> None:
+    from petseg_lib.data.own import from_masks
+
+    given = (options.test, options.seed, options.species, options.breed)
+    print(from_masks(options.photographs, options.masks, options.out, *given))
 
 
 def _download(options: argparse.Namespace) -> None:

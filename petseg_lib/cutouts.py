@@ -14,30 +14,13 @@ from torch import nn
 
 from petseg_lib.checkpoints import load_model
 from petseg_lib.config import ReadableError, workspace
-from petseg_lib.data.pictures import DatasetError, read_upright, some
+from petseg_lib.data.pictures import DatasetError, found, photographs_in, read_upright, some
 from petseg_lib.devices import open_fabric
 from petseg_lib.disk import write_table
 from petseg_lib.evaluation import probabilities
 from petseg_lib.inference import for_inference
 from petseg_lib.runs import Run
 
-SUFFIXES = (
-    ".jpg",
-    ".jpeg",
-    ".jpe",
-    ".jfif",
-    ".png",
-    ".webp",
-    ".avif",
-    ".jp2",
-    ".bmp",
-    ".gif",
-    ".tif",
-    ".tiff",
-    ".ppm",
-    ".tga",
-    ".mpo",
-)
 FOLDERS, TABLE = ("masks", "cutouts"), "cutouts.csv"
 COLUMNS = ["name", "width", "height", "share", "unsure"]
 UNSURE = (0.1, 0.9)  # probabilities between which a network has not made up its mind
@@ -52,49 +35,6 @@ class Cutout(NamedTuple):
     name: str
     photograph: np.ndarray
     probability: np.ndarray
-
-
-def found(place: str | Path) -> Path:
-    """Where photographs lie.
-
-    Args:
-        place: absolute, or relative to the current folder or else to the workspace.
-
-    Raises:
-        DatasetError: there is no such place.
-    """
-    path = Path(place).expanduser()
-    path = path if path.exists() else workspace() / path
-    if not path.exists():
-        raise DatasetError(f"the photographs {place} do not exist")
-    return path
-
-
-def photographs_in(place: str | Path, limit: int = 0) -> list[Path]:
-    """The photographs of a folder, by name, folders in it left out; or the one file that is named.
-
-    Args:
-        place: as `found` takes it.
-        limit: how many at most, evenly spaced; 0 = all.
-
-    Raises:
-        DatasetError: there is no such place, or no photograph in it.
-    """
-    path = found(place)
-    if path.is_file():
-        return [path]
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and not file.name.startswith("."))
-    if not files:
-        raise DatasetError(f"{place} has no photograph: files named {', '.join(SUFFIXES)} are looked for")
-    chosen = np.linspace(0, len(files) - 1, min(limit or len(files), len(files))).round().astype(int)
-    return [files[number] for number in chosen]
-
-
-def passed_over(place: str | Path) -> list[str]:
-    """The names of a folder's files that `photographs_in` takes for no photographs."""
-    path = found(place)
-    files = [file for file in path.iterdir() if file.is_file() and not file.name.startswith(".")] if path.is_dir() else []
-    return sorted(file.name for file in files if file.suffix.lower() not in SUFFIXES)
 
 
 def names_of(paths: Sequence[Path]) -> list[str]:

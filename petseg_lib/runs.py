@@ -21,10 +21,8 @@ OF_NO_RESULT = ("figures_dir", "figure_formats", "loader_workers", "cuda_graphs"
 OTHERWISE = "choose another run folder, or force it to be trained again from the start"
 _LOCKS: dict[Path, FileLock] = {}  # of the runs under way in this process
 # What a run makes. The executed notebook is not among it: papermill writes that while the run is under way.
-_RESULTS = (
-    "metrics.json", "history.csv", "per_image.csv", "model.safetensors", "stats.json", "resume", "tensorboard",
-    "masks", "cutouts", "cutouts.csv",
-)  # fmt: skip
+_RESULTS = ("metrics.json", "history.csv", "per_image.csv", "model.safetensors", "stats.json", "resume", "tensorboard")
+_RESULTS += ("masks", "cutouts", "cutouts.csv")
 
 
 class RunError(ReadableError):
@@ -144,11 +142,9 @@ def check_folder(run: Run, parameters: Parameters) -> None:
     folder = run.folder.resolve()
     if workspace().resolve().is_relative_to(folder):
         raise RunError(f"the run folder {shown(folder)} is or holds the workspace: choose one of its own, such as runs/own/unet")
-    if parameters.needs_dataset and parameters.data != "demo":
-        if folder.is_relative_to(data := dataset_folder(parameters.data).resolve()):
-            raise RunError(
-                f"the run folder {shown(folder)} lies in the data folder {data}, where nothing is written: choose another"
-            )
+    data = dataset_folder(parameters.data).resolve() if parameters.needs_dataset and parameters.data != "demo" else None
+    if data and folder.is_relative_to(data):
+        raise RunError(f"the run folder {shown(folder)} lies in the data folder {data}, where nothing is written: choose another")
     foreign = [name for name in _RESULTS if (folder / name).exists()]
     of_papermill = "papermill" in _dictionary(folder / "notebook.ipynb").get("metadata", {})
     if foreign and not of_papermill and "notebook" not in run.provenance:
@@ -274,11 +270,7 @@ def _decisive(parameters: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_free(run: Run) -> None:
-    """Refuse a folder that another process works on.
-
-    Raises:
-        RunError: names it.
-    """
+    """Raise a RunError where another process works on a folder."""
     if (run.folder / ".lock").is_file():
         _acquired(run).release()
 
@@ -295,9 +287,8 @@ def _acquired(run: Run) -> FileLock:
         lock.acquire(blocking=False)
         return lock
     except Timeout:
-        raise RunError(
-            f"another process is working on {shown(run.folder)}: wait until it ends, or choose another folder"
-        ) from None
+        sentence = f"another process is working on {shown(run.folder)}: wait until it ends, or choose another folder"
+        raise RunError(sentence) from None
 
 
 def find_run(name: str, beside: Run) -> Run:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from petseg_lib.config import ReadableError
+from petseg_lib.config import ReadableError, workspace
 
 ORIENTATION_TAG = 0x0112
 UPRIGHT = {  # what turns a photograph of each EXIF orientation upright (CIPA DC-008, Exif 2.32, table 6)
@@ -22,6 +22,23 @@ UPRIGHT = {  # what turns a photograph of each EXIF orientation upright (CIPA DC
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+SUFFIXES = (
+    ".jpg",
+    ".jpeg",
+    ".jpe",
+    ".jfif",
+    ".png",
+    ".webp",
+    ".avif",
+    ".jp2",
+    ".bmp",
+    ".gif",
+    ".tif",
+    ".tiff",
+    ".ppm",
+    ".tga",
+    ".mpo",
+)
 _warnings_lock = threading.Lock()
 
 
@@ -31,6 +48,49 @@ class DatasetError(ReadableError):
 
 class PassingError(DatasetError):
     """A file that could not be read this time, for a reason outside of it: it may be another time."""
+
+
+def found(place: str | Path) -> Path:
+    """Where photographs lie.
+
+    Args:
+        place: absolute, or relative to the current folder or else to the workspace.
+
+    Raises:
+        DatasetError: there is no such place.
+    """
+    path = Path(place).expanduser()
+    path = path if path.exists() else workspace() / path
+    if not path.exists():
+        raise DatasetError(f"the photographs {place} do not exist")
+    return path
+
+
+def photographs_in(place: str | Path, limit: int = 0) -> list[Path]:
+    """The photographs of a folder, by name, folders in it left out; or the one file that is named.
+
+    Args:
+        place: as `found` takes it.
+        limit: how many at most, evenly spaced; 0 = all.
+
+    Raises:
+        DatasetError: there is no such place, or no photograph in it.
+    """
+    path = found(place)
+    if path.is_file():
+        return [path]
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and not file.name.startswith("."))
+    if not files:
+        raise DatasetError(f"{place} has no photograph: files named {', '.join(SUFFIXES)} are looked for")
+    chosen = np.linspace(0, len(files) - 1, min(limit or len(files), len(files))).round().astype(int)
+    return [files[number] for number in chosen]
+
+
+def passed_over(place: str | Path) -> list[str]:
+    """The names of a folder's files that `photographs_in` takes for no photographs."""
+    path = found(place)
+    files = [file for file in path.iterdir() if file.is_file() and not file.name.startswith(".")] if path.is_dir() else []
+    return sorted(file.name for file in files if file.suffix.lower() not in SUFFIXES)
 
 
 def read_photograph(path: Path) -> np.ndarray:

@@ -1,0 +1,141 @@
+"""A dataset of one's own photographs and masks, in the layout of Oxford-IIIT Pet."""
+
+import shutil
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from petseg_lib.config import ReadableError
+from petseg_lib.data.masks import BACKGROUND, PET
+from petseg_lib.data.pets import SPECIES
+from petseg_lib.data.pictures import (
+    UPRIGHT,
+    DatasetError,
+    decoded_rgb,
+    file_bytes,
+    named,
+    opened,
+    orientation,
+    passed_over,
+    photographs_in,
+    some,
+)
+
+FEWEST = 4  # of which one is tested on, one validates, and two are trained on
+JPEG = {"quality": 95, "subsampling": 0}
+
+
+def from_masks(
+    photographs: str | Path,
+    masks: str | Path,
+    out: str | Path,
+    test_share: float = 0.3,
+    seed: int = 0,
+    species: Literal["cat", "dog"] = "cat",
+    breed: str = "pet",
+) -> str:
+    """Write a dataset from photographs and from masks of the same names, whatever their endings.
+
+    Writes `images/NAME.jpg`, upright (a JPEG that is so already is copied), `annotations/trimaps/NAME.png` (1 pet,
+    2 background; there is no border), and `annotations/trainval.txt` and `test.txt`. Spaces in names become `_`.
+
+    Args:
+        photographs: folder, read as `pictures.photographs_in` reads it.
+        masks: folder. Pet is what is not transparent, in a picture that has transparent pixels; else what is brighter than
+            half of the mask's brightest value, in any channel (so masks of 0 and 1 and of 0 and 255 both do).
+        out: made; it must not be there yet.
+        test_share: of the photographs, for the split `test`, above 0 and below 1. Of the rest, one in ten validates.
+        seed: of the drawing of the split, 0 or more.
+        species, breed: of all pets, for the tables.
+
+    Returns:
+        What was written, and what was left out, in words.
+
+    Raises:
+        ReadableError: an argument is wrong. DatasetError: too few photographs have a mask, or a file cannot be used; nothing
+            is left behind.
+    """
+    out = Path(out).expanduser()
+    if out.exists():
+        raise ReadableError(f"{out} is there already: name a folder that is not, since nothing is written over")
+    if not 0 < test_share < 1:
+        raise ReadableError(f"the share to test on is {test_share}, but it must be above 0 and below 1")
+    if not breed or len(breed.split()) != 1 or breed.isdigit():
+        raise ReadableError(f"breed is {breed!r}, but it must be a word without spaces, such as Maine_Coon")
+    pairs, left_out = _pairs(photographs_in(photographs), photographs_in(masks))
+    if len(pairs) < FEWEST:
+        raise DatasetError(
+            f"{len(pairs)} photographs of {photographs} have a mask of their name in {masks}, but {FEWEST} or more are needed"
+        )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
+        made = Path(temporary) / out.name
+        for folder in ("images", "annotations/trimaps"):
+            (made / folder).mkdir(parents=True)
+        for name, (photograph, mask) in pairs.items():
+            _write_pair(photograph, mask, made / "images" / f"{name}.jpg", made / "annotations" / "trimaps" / f"{name}.png")
+        names = np.random.default_rng(seed).permutation(sorted(pairs)).tolist()
+        tested = min(max(1, round(test_share * len(names))), len(names) - 3)
+        number = next(number for number, each in SPECIES.items() if each == species)
+        for split, those in (("test", names[:tested]), ("trainval", names[tested:])):
+            lines = "".join(f"{name} 1 {number} {breed}\n" for name in sorted(those))
+            (made / "annotations" / f"{split}.txt").write_text(lines, encoding="utf-8")
+        made.rename(out)
+    words = f"{len(pairs)} photographs in {out}: {len(pairs) - tested} to train and validate, {tested} to test"
+    left_out += [f"{file} (no photograph by its name)" for folder in (photographs, masks) for file in passed_over(folder)]
+    return f"{words}; left out: {some(left_out)}" if left_out else words
+
+
+def _pairs(photographs: list[Path], masks: list[Path]) -> tuple[dict[str, tuple[Path, Path]], list[str]]:
+    """Photograph and mask by the name that they get, and in words the files without a partner."""
+    by_kind = []
+    for kind, paths in (("photographs", photographs), ("masks", masks)):
+        found = Counter("_".join(path.stem.split()).casefold() for path in paths)
+        twice = [name for name, count in found.items() if count > 1]
+        if twice:
+            raise DatasetError(f"several {kind} have one name, apart from endings, spaces and capitals: {some(twice)}")
+        by_kind.append({"_".join(path.stem.split()).casefold(): path for path in paths})
+    of_photographs, of_masks = by_kind
+    both = of_photographs.keys() & of_masks.keys()
+    pairs = {"_".join(of_photographs[key].stem.split()): (of_photographs[key], of_masks[key]) for key in sorted(both)}
+    alone = [(path.name, "mask") for key, path in of_photographs.items() if key not in both]
+    alone += [(path.name, "photograph") for key, path in of_masks.items() if key not in both]
+    return pairs, [f"{name} (no {partner})" for name, partner in alone]
+
+
+def _write_pair(photograph: Path, mask: Path, image_path: Path, trimap_path: Path) -> None:
+    with named(f"the photograph {photograph}"):
+        content = file_bytes(photograph)
+        picture = opened(content)
+        stored = decoded_rgb(picture)
+        turn = UPRIGHT.get(orientation(picture))
+        image = stored if turn is None else stored.transpose(turn)
+    with named(f"the mask {mask}"):
+        pet = _pet_of(opened(file_bytes(mask)))
+        size = pet.shape[::-1]
+        if size != image.size and size == stored.size:  # drawn on the photograph as it is stored
+            pet = np.asarray(Image.fromarray(pet).transpose(turn))
+        elif size != image.size:
+            raise DatasetError(f"is {size[0]} x {size[1]} px, but its photograph is {image.width} x {image.height}")
+    if turn is None and picture.format == "JPEG":
+        shutil.copyfile(photograph, image_path)
+    else:
+        image.save(image_path, **JPEG)
+    Image.fromarray(np.where(pet, np.uint8(PET), np.uint8(BACKGROUND))).save(trimap_path)
+
+
+def _pet_of(mask: Image.Image) -> np.ndarray:
+    """(H, W) bool."""
+    if mask.mode in ("LA", "PA", "RGBA") or "transparency" in mask.info:
+        opaque = np.asarray(mask.convert("RGBA"))[..., 3]
+        if opaque.min() < 255:
+            return opaque > 127
+    values = np.asarray(mask if mask.mode[0] in "1LIF" else mask.convert("RGB"))
+    brightest = values.max(axis=2) if values.ndim == 3 else values
+    if not brightest.any():
+        raise DatasetError("is black all over: it marks no pet")
+    return brightest > brightest.max() / 2

@@ -1,0 +1,135 @@
+"""A dataset of one's own photographs and masks: what is read, what is written, and what is refused."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from petseg_lib.cli import main
+from petseg_lib.config import ReadableError
+from petseg_lib.data.check import check_folder
+from petseg_lib.data.own import from_masks
+from petseg_lib.data.pets import load_pets
+from petseg_lib.data.pictures import DatasetError, read_photograph, read_trimap
+
+SHAPE = (30, 20)
+PET = np.zeros(SHAPE, bool)
+PET[5:15, 3:9] = True  # not the same when turned or mirrored
+
+
+def photograph(number: int) -> np.ndarray:
+    return np.random.default_rng(number).integers(0, 256, (*SHAPE, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def mine(tmp_path) -> Path:
+    """Six photographs of several kinds with masks of several kinds, a photograph and a mask alone, and a text."""
+    for name in ("photographs", "masks"):
+        (tmp_path / name).mkdir()
+    grey = (PET * 255).astype(np.uint8)
+    soft = np.where(PET, 250, 90).astype(np.uint8)
+    coloured = np.zeros((*SHAPE, 3), np.uint8)
+    coloured[PET] = (0, 0, 128)
+    cut = np.dstack([photograph(4), grey])
+    palette = Image.fromarray(PET.astype(np.uint8), "P")
+    palette.putpalette([0, 0, 0, 200, 30, 30])
+    kinds = {
+        "rex": (".jpg", Image.fromarray(grey)),
+        "my dog": (".png", Image.fromarray(PET.astype(np.uint8))),
+        "Tom": (".JPEG", Image.fromarray(soft)),
+        "red_1": (".webp", Image.fromarray(coloured)),
+        "cut": (".bmp", Image.fromarray(cut)),
+        "indexed": (".jpg", palette),
+    }
+    for number, (name, (ending, mask)) in enumerate(kinds.items()):
+        Image.fromarray(photograph(number)).save(tmp_path / "photographs" / f"{name}{ending}")
+        mask.save(tmp_path / "masks" / f"{name.upper() if name == 'Tom' else name}.png")
+    Image.fromarray(photograph(8)).save(tmp_path / "photographs" / "alone.png")
+    Image.fromarray(grey).save(tmp_path / "masks" / "other.png")
+    (tmp_path / "masks" / "notes.txt").write_text("none")
+    return tmp_path
+
+
+def test_photographs_and_masks_of_any_kind_become_a_dataset_that_is_good(mine):
+    said = from_masks(mine / "photographs", mine / "masks", mine / "out", test_share=0.34, species="dog", breed="Rex")
+    assert said == (
+        f"6 photographs in {mine / 'out'}: 4 to train and validate, 2 to test; left out: alone.png (no mask), "
+        "other.png (no photograph), notes.txt (no photograph by its name)"
+    )
+    pets = load_pets(mine / "out")
+    assert sorted(pet.name for pet in pets.pets) == ["Tom", "cut", "indexed", "my_dog", "red_1", "rex"]
+    assert {(pet.species, pet.breed) for pet in pets.pets} == {("dog", "Rex")}
+    assert {split: len(pets.split(split)) for split in ("train", "valid", "test")} == {"train": 3, "valid": 1, "test": 2}
+    for pet in pets.pets:
+        assert np.array_equal(read_trimap(pets.trimap_path(pet)), np.where(PET, 1, 2)), pet.name
+    assert np.abs(read_photograph(mine / "out" / "images" / "my_dog.jpg").astype(int) - photograph(1)).mean() < 6
+    copied = mine / "out" / "images" / "rex.jpg"
+    assert copied.read_bytes() == (mine / "photographs" / "rex.jpg").read_bytes()
+    assert check_folder(mine / "out").trainable and sorted(path.name for path in mine.iterdir()) == [
+        "masks",
+        "out",
+        "photographs",
+    ]
+
+
+def test_the_split_is_a_function_of_the_seed(mine):
+    lists = []
+    for number, seed in enumerate((0, 0, 1, 2, 3)):
+        from_masks(mine / "photographs", mine / "masks", mine / f"out{number}", seed=seed)
+        lists.append((mine / f"out{number}" / "annotations" / "test.txt").read_text())
+    assert lists[0] == lists[1] and len(set(lists)) > 1
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_a_telephones_photograph_is_turned_and_so_is_a_mask_drawn_on_what_is_stored(mine, stored):
+    upright, exif = Image.fromarray(photograph(9)), Image.Exif()
+    exif[0x0112] = 6
+    upright.transpose(Image.Transpose.ROTATE_90).save(mine / "photographs" / "turned.jpg", exif=exif, quality=100, subsampling=0)
+    mask = Image.fromarray((PET * 255).astype(np.uint8))
+    (mask.transpose(Image.Transpose.ROTATE_90) if stored else mask).save(mine / "masks" / "turned.png")
+    from_masks(mine / "photographs", mine / "masks", mine / "out")
+    image = mine / "out" / "images" / "turned.jpg"
+    assert np.abs(read_photograph(image).astype(int) - photograph(9)).mean() < 6
+    assert np.array_equal(read_trimap(mine / "out" / "annotations" / "trimaps" / "turned.png") == 1, PET)
+    assert check_folder(mine / "out").trainable
+
+
+def draw(path: Path, values: np.ndarray) -> None:
+    Image.fromarray(values).save(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "given", "kind", "sentence"),
+    [
+        (lambda mine: draw(mine / "masks/rex.png", np.zeros(SHAPE, np.uint8)), {}, DatasetError, r"rex\.png is black all over"),
+        (
+            lambda mine: draw(mine / "masks/rex.png", np.ones((30, 21), np.uint8)), {}, DatasetError,
+            r"the mask .*rex\.png is 21 x 30 px, but its photograph is 20 x 30",
+        ),
+        (lambda mine: (mine / "photographs/rex.jpg").write_bytes(b"x"), {}, DatasetError, r"rex\.jpg cannot be opened: it is no"),
+        (lambda mine: draw(mine / "masks/REX.jpg", np.ones(SHAPE, np.uint8)), {}, DatasetError, "several masks have one name.*: rex"),
+        (
+            lambda mine: [path.unlink() for path in (mine / "masks").glob("[irc]*.png")], {}, DatasetError,
+            "2 photographs of .* have a mask of their name in .*, but 4 or more are needed",
+        ),
+        (lambda mine: (mine / "out").mkdir(), {}, ReadableError, "out is there already"),
+        (lambda mine: None, {"test_share": 1.0}, ReadableError, r"the share to test on is 1\.0, but"),
+        (lambda mine: None, {"breed": "Maine Coon"}, ReadableError, "breed is 'Maine Coon', but it must be a word"),
+        (lambda mine: None, {"masks": "nowhere"}, DatasetError, "nowhere do not exist"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_used_is_one_sentence_and_leaves_nothing(mine, change, given, kind, sentence):
+    change(mine)
+    before = sorted(mine.rglob("*"))
+    with pytest.raises(kind, match=sentence):
+        from_masks(**({"photographs": mine / "photographs", "masks": mine / "masks", "out": mine / "out"} | given))
+    assert sorted(mine.rglob("*")) == before
+
+
+def test_the_command_says_what_it_made(mine, monkeypatch, capsys):
+    monkeypatch.chdir(mine)
+    assert main(["data", "from-masks", "photographs", "masks", "--out", "out", "--test", "0.5"]) == 0
+    assert capsys.readouterr().out.startswith("6 photographs in out: 3 to train and validate, 3 to test; left out: ")
+    assert main(["data", "from-masks", "photographs", "masks", "--out", "out"]) == 2
+    assert capsys.readouterr().err.startswith("petseg: out is there already")
