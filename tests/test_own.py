@@ -66,10 +66,7 @@ def test_photographs_and_masks_of_any_kind_become_a_dataset_that_is_good(mine):
     assert np.abs(read_photograph(mine / "out" / "images" / "my_dog.jpg").astype(int) - photograph(1)).mean() < 6
     copied = mine / "out" / "images" / "rex.jpg"
     assert copied.read_bytes() == (mine / "photographs" / "rex.jpg").read_bytes()
-    assert check_folder(mine / "out").trainable and sorted(path.name for path in mine.iterdir()) == [
-        "masks",
-        "out",
-        "photographs",
+    assert check_folder(mine / "out").trainable and list(mine.glob(".out*")) == []
     ]
 
 
