@@ -67,7 +67,6 @@ def test_photographs_and_masks_of_any_kind_become_a_dataset_that_is_good(mine):
     copied = mine / "out" / "images" / "rex.jpg"
     assert copied.read_bytes() == (mine / "photographs" / "rex.jpg").read_bytes()
     assert check_folder(mine / "out").trainable and list(mine.glob(".out*")) == []
-    ]
 
 
 def test_the_split_is_a_function_of_the_seed(mine):
