@@ -192,10 +192,11 @@ def _predict(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> None:
-    from petseg_lib.config import shown, workspace
+    from petseg_lib.config import shown
+    from petseg_lib.disk import from_here
     from petseg_lib.report import find_browser, missing_runs, print_pdf, write_report, write_tables
 
-    folder = workspace() / options.runs_dir
+    folder = from_here(options.runs_dir)
     page, tables = write_report(folder, folder / "report.html"), write_tables(folder)
     print(shown(page))
     if tables:

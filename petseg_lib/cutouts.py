@@ -13,10 +13,10 @@ from PIL import Image
 from torch import nn
 
 from petseg_lib.checkpoints import load_model
-from petseg_lib.config import ReadableError, workspace
+from petseg_lib.config import ReadableError, shown
 from petseg_lib.data.pictures import DatasetError, found, photographs_in, read_upright, some
 from petseg_lib.devices import open_fabric
-from petseg_lib.disk import write_table
+from petseg_lib.disk import from_here, write_table
 from petseg_lib.evaluation import probabilities
 from petseg_lib.inference import for_inference
 from petseg_lib.runs import Run
@@ -132,7 +132,7 @@ def _clear(folder: Path) -> None:
     if path.is_file() and path.read_text(encoding="utf-8", errors="replace").startswith(",".join(COLUMNS)):
         for name in pd.read_csv(path, dtype=str, keep_default_na=False)["name"]:
             for kind in FOLDERS:
-                (folder / kind / f"{name}.png").unlink(missing_ok=True)
+                (folder / kind / Path(f"{name}.png").name).unlink(missing_ok=True)  # never outside of the folder
         path.unlink()
     standing = [name for name in FOLDERS if any((folder / name).glob("*"))] + [TABLE] * path.exists()
     if standing:
@@ -156,6 +156,8 @@ def cut_out_folder(run_dir: str, photographs: str, out: str, threshold: float = 
     paths = photographs_in(photographs)
     if folder == paths[0].resolve().parent or (place.is_dir() and folder.is_relative_to(place.resolve())):
         raise ReadableError(f"{out} lies in the folder of the photographs, where nothing is written: name another one")
-    run = Run(Path(run_dir) if Path(run_dir).is_dir() else workspace() / run_dir)
+    run = Run(from_here(run_dir))
     model, description = load_model(run.folder / "model.safetensors")
+    if not run.complete:
+        print(f"{shown(run.folder)} is not finished: its best weights so far are used")
     return cut_out_all(model, description, paths, folder, open_fabric(), threshold, "skip")

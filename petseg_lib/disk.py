@@ -11,12 +11,18 @@ from typing import Any, BinaryIO
 
 import pandas as pd
 
-from petseg_lib.config import ReadableError, shown
+from petseg_lib.config import ReadableError, shown, workspace
 
 WINDOWS = os.name == "nt"
 SECONDS_TO_LET_GO = 2
 NO_ROOM = {getattr(errno, name) for name in ("ENOSPC", "EFBIG", "EDQUOT") if hasattr(errno, name)}
 CANNOT_FLUSH = (errno.EINVAL, errno.ENOTSUP)  # what some network, virtual and FUSE file systems answer of a folder
+
+
+def from_here(path: str | Path) -> Path:
+    """A path as a command means it: from the current folder where it is there, else from the workspace. Need not exist."""
+    path = Path(path).expanduser()
+    return path if path.exists() else workspace() / path
 
 
 class DiskError(ReadableError):

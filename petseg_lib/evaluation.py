@@ -6,7 +6,6 @@ policy, at the network's input size (`model`) and at the photograph's own (`nati
 
 from collections.abc import Mapping, Sequence
 from itertools import chain
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
@@ -17,7 +16,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from petseg_lib.checkpoints import load_model
-from petseg_lib.config import BorderPolicy, workspace
+from petseg_lib.config import BorderPolicy
 from petseg_lib.data.cache import Cache, open_cache, resize_photograph
 from petseg_lib.data.loaders import normalise
 from petseg_lib.data.masks import BORDER_POLICIES, target_and_scored
@@ -25,6 +24,7 @@ from petseg_lib.data.pets import Pet, PetDataset, open_dataset
 from petseg_lib.data.pictures import read_photograph, read_trimap
 from petseg_lib.devices import open_fabric
 from petseg_lib.dice import dice_from_counts
+from petseg_lib.disk import from_here
 from petseg_lib.inference import for_inference, logits_of, map_passes
 from petseg_lib.runs import Run
 
@@ -234,7 +234,7 @@ def evaluate_run(run_dir: str, data: str, split: str = "test") -> pd.DataFrame:
         RunError: the run has no usable model.
         DatasetError: the folder cannot be read.
     """
-    run = Run(Path(run_dir) if Path(run_dir).is_dir() else workspace() / run_dir)
+    run = Run(from_here(run_dir))
     model, description = load_model(run.folder / "model.safetensors")
     dataset = open_dataset(data)
     pets = dataset.split(split)

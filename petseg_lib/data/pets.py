@@ -15,6 +15,7 @@ import pandas as pd
 
 from petseg_lib.config import workspace
 from petseg_lib.data.pictures import DatasetError, named, opened, reason, some
+from petseg_lib.disk import from_here
 
 SPLITS = ("train", "valid", "test")
 SPECIES = {"1": "cat", "2": "dog"}
@@ -114,10 +115,9 @@ def dataset_folder(data: str) -> Path:
     if data == "demo":
         return _demo_folder()
     try:
-        folder = Path(data).expanduser()
+        return from_here(data)
     except RuntimeError as error:
         raise DatasetError(f"the data folder {data} cannot be found: {error}") from error
-    return folder if folder.exists() else workspace() / folder
 
 
 def describe(dataset: PetDataset) -> pd.DataFrame:

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from petseg_lib.config import ReadableError, workspace
+from petseg_lib.config import ReadableError
+from petseg_lib.disk import from_here
 
 ORIENTATION_TAG = 0x0112
 UPRIGHT = {  # what turns a photograph of each EXIF orientation upright (CIPA DC-008, Exif 2.32, table 6)
@@ -59,8 +60,7 @@ def found(place: str | Path) -> Path:
     Raises:
         DatasetError: there is no such place.
     """
-    path = Path(place).expanduser()
-    path = path if path.exists() else workspace() / path
+    path = from_here(place)
     if not path.exists():
         raise DatasetError(f"the photographs {place} do not exist")
     return path
