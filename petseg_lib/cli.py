@@ -4,6 +4,7 @@ import argparse
 import io
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -57,7 +58,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream = stack.enter_context(Path(said).open("w", encoding="utf-8", buffering=1))
             stack.enter_context(redirect_stdout(stream))
             stack.enter_context(redirect_stderr(stream))
-        return _answer(options)
+        try:
+            return _answer(options)
+        except Exception:
+            if said:
+                traceback.print_exc()
+            raise
 
 
 def _answer(options: argparse.Namespace) -> int:

@@ -110,8 +110,14 @@ def cut_out_all(
             model, description, paths, fabric, None if bad_samples == "stop" else left_out
         ):
             cut = cut_out(photograph, probability, threshold)
-            for kind, picture in zip(FOLDERS, (cut[..., 3], cut), strict=True):
-                Image.fromarray(picture).save(folder / kind / f"{name}.png")
+            files = [folder / kind / f"{name}.png" for kind in FOLDERS]
+            try:
+                for file, picture in zip(files, (cut[..., 3], cut), strict=True):
+                    Image.fromarray(picture).save(file)
+            except BaseException:  # half a pair would be taken for someone's own by the next call
+                for file in files:
+                    file.unlink(missing_ok=True)
+                raise
             unsure = ((probability > UNSURE[0]) & (probability < UNSURE[1])).mean()
             rows.append((name, photograph.shape[1], photograph.shape[0], (cut[..., 3] > 0).mean(), unsure))
     finally:  # an interrupted call's table says which files are its own
@@ -128,18 +134,18 @@ def _clear(folder: Path) -> None:
     Raises:
         ReadableError: masks or cut-outs stand there that no table of an earlier call accounts for.
     """
-    path = folder / TABLE
+    path, own = folder / TABLE, set()
     if path.is_file() and path.read_text(encoding="utf-8", errors="replace").startswith(",".join(COLUMNS)):
-        for name in pd.read_csv(path, dtype=str, keep_default_na=False)["name"]:
-            for kind in FOLDERS:
-                (folder / kind / Path(f"{name}.png").name).unlink(missing_ok=True)  # never outside of the folder
-        path.unlink()
-    standing = [name for name in FOLDERS if any((folder / name).glob("*"))] + [TABLE] * path.exists()
-    if standing:
+        names = pd.read_csv(path, dtype=str, keep_default_na=False)["name"]
+        own = {path, *(folder / kind / Path(f"{name}.png").name for kind in FOLDERS for name in names)}
+    standing = {path, *(file for kind in FOLDERS for file in (folder / kind).glob("[!.]*"))} - own
+    if foreign := [file for file in sorted(standing) if file.exists()]:
         raise ReadableError(
-            f"{folder} holds {', '.join(standing)} that `petseg predict` did not write, and nothing is written over: "
-            "name another folder"
+            f"{folder} holds {some(file.relative_to(folder).as_posix() for file in foreign)}, which `petseg predict` did not "
+            "write, and nothing is written over: name another folder"
         )
+    for file in own:
+        file.unlink(missing_ok=True)
 
 
 def cut_out_folder(run_dir: str, photographs: str, out: str, threshold: float = 0.5) -> tuple[pd.DataFrame, dict[str, str]]:
@@ -156,6 +162,8 @@ def cut_out_folder(run_dir: str, photographs: str, out: str, threshold: float = 
     paths = photographs_in(photographs)
     if folder == paths[0].resolve().parent or (place.is_dir() and folder.is_relative_to(place.resolve())):
         raise ReadableError(f"{out} lies in the folder of the photographs, where nothing is written: name another one")
+    if place.resolve() in [folder / kind for kind in FOLDERS]:
+        raise ReadableError(f"{photographs} is where {out} gets its results: name another one")
     run = Run(from_here(run_dir))
     model, description = load_model(run.folder / "model.safetensors")
     if not run.complete:

@@ -1,4 +1,4 @@
-"""Files whole or not at all, on whatever system and file system that is."""
+"""Files where a command means them, and written whole or not at all, on whatever system and file system that is."""
 
 import errno
 import json
@@ -38,7 +38,7 @@ def write_atomically(path: Path, content: bytes | Callable[[BinaryIO], object], 
 
     Raises:
         DiskError: the disk is full, or the file would pass a limit on its size; what stood there before still stands.
-        ReadableError: on Windows, another program has the file open.
+        DiskError: on Windows, another program has the file open.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

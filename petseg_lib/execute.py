@@ -18,7 +18,7 @@ from typing import Any, TextIO
 from petseg_lib.config import NOTEBOOKS, ParameterError, shown, workspace
 from petseg_lib.gpus import one_gpu
 from petseg_lib.profiles import Profile, ProfileMissing, checked, figures_folder, find_file, load_profile
-from petseg_lib.runs import Run, check_data, check_folder, check_free, is_finished
+from petseg_lib.runs import Run, check_data, check_free, check_place, is_finished
 
 SECONDS_TO_STOP = 15  # papermill asks its kernel to end, which may be busy
 # A kernel whose ports another process took before it did dies at once, or, as ipykernel 7 does without its iopub or
@@ -52,8 +52,9 @@ def resolve(notebook: str, out: str | Path, profile: Profile | None, settings: d
     folder = workspace() / out
     if settings.get("run_dir"):
         raise ParameterError("parameter run_dir cannot be set: the run folder says where the run lies")
-    if (data := settings.get("data", "demo")) != "demo" and Path(data).expanduser().exists():
-        settings = settings | {"data": str(Path(data).expanduser().resolve())}  # the notebook runs in another folder
+    data = settings.get("data") or "demo"
+    if data != "demo" and Path(data).exists():  # meant from here, where another command for the same run need not be called
+        settings = settings | {"data": str(Path(data).resolve())}
     given = profile.settings(notebook, folder.name) if profile else {}
     # Figures go beside those of the runs next to this one, so that a trial run leaves a profile's own figures alone.
     derived = {"run_dir": shown(folder), "figures_dir": figures_folder(shown(folder))}
@@ -91,7 +92,7 @@ def run_notebook(
     parameters = resolve(path.stem, out, loaded, (settings or {}) | ({"force": True} if force and trains else {}))
     run = Run(workspace() / out)
     checked_parameters = NOTEBOOKS[path.stem].checked(parameters)
-    check_folder(run, checked_parameters)
+    check_place(run, checked_parameters)
     if is_finished(run, checked_parameters):
         say(run.name, "is finished already and left alone; --force trains it again")
         return run.folder

@@ -1,7 +1,7 @@
 """What a training normalises its photographs with, and where that comes from."""
 
-from petseg_lib.config import TrainingParameters, shown, workspace
-from petseg_lib.data.pets import PetDataset
+from petseg_lib.config import TrainingParameters, shown
+from petseg_lib.data.pets import PetDataset, dataset_folder
 from petseg_lib.data.statistics import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -27,7 +27,7 @@ def mean_and_std(parameters: TrainingParameters, run: Run, dataset: PetDataset) 
         saved = find_run(parameters.statistics_run, run)
         data = saved.provenance.get("parameters", {}).get("data", parameters.data)
         named = saved.folder.parent == run.folder.parent  # any other folder was chosen on purpose, for other photographs too
-        if saved.complete and not (named and workspace() / data != workspace() / parameters.data):
+        if saved.complete and not (named and dataset_folder(data).resolve() != dataset_folder(parameters.data).resolve()):
             statistics, source = load_statistics(saved.folder / "stats.json"), f"from {shown(saved.folder)}"
         else:
             photographs = [dataset.photograph_path(pet) for pet in dataset.split("train")]

@@ -118,7 +118,7 @@ def open_run(parameters: Parameters, notebook: str) -> Run:
         DatasetError: results stand there, and there is no dataset to make them anew from.
     """
     run = Run(workspace() / parameters.run_dir)
-    check_folder(run, parameters)
+    check_place(run, parameters)
     run.folder.mkdir(parents=True, exist_ok=True)
     _lock(run)
     if _stands(run, parameters):
@@ -132,7 +132,7 @@ def open_run(parameters: Parameters, notebook: str) -> Run:
     return run
 
 
-def check_folder(run: Run, parameters: Parameters) -> None:
+def check_place(run: Run, parameters: Parameters) -> None:
     """Refuse a run folder in which a run would remove or write over what no run has made.
 
     Raises:
@@ -145,9 +145,8 @@ def check_folder(run: Run, parameters: Parameters) -> None:
     data = dataset_folder(parameters.data).resolve() if parameters.needs_dataset and parameters.data != "demo" else None
     if data and folder.is_relative_to(data):
         raise RunError(f"the run folder {shown(folder)} lies in the data folder {data}, where nothing is written: choose another")
-    foreign = [name for name in _RESULTS if (folder / name).exists()]
-    of_papermill = "papermill" in _dictionary(folder / "notebook.ipynb").get("metadata", {})
-    if foreign and not of_papermill and "notebook" not in run.provenance:
+    foreign = [name for name in _RESULTS[1:] if (folder / name).exists()]  # metrics.json is made by more programs than one
+    if foreign and "notebook" not in run.provenance:
         raise RunError(
             f"{shown(folder)} holds {', '.join(foreign)}, but no params.json of a run: what stands there is not "
             "petseg's and would be removed; choose another run folder"
@@ -256,16 +255,17 @@ def check_photographs(run: Run, **names: Sequence[str]) -> None:
     if begun != now:
         before, after = (", ".join(f"{count} to {split}" for split, (count, _) in each.items()) for each in (begun, now))
         raise RunError(
-            f"{shown(run.folder)} was begun with other photographs ({before}) than there are now ({after}): {OTHERWISE}"
+            f"{shown(run.folder)} was begun with other photographs ({before}) than there are now ({after}): choose another "
+            "run folder, or remove this one"
         )
-    if "photographs" not in run.provenance:
+    if "photographs" not in run.provenance and not run.complete:
         run.record(photographs=now)
 
 
 def _decisive(parameters: dict[str, Any]) -> dict[str, Any]:
     decisive = {name: value for name, value in parameters.items() if name not in OF_NO_RESULT}
     if decisive["data"] != "demo":  # one folder may be named in several ways
-        decisive["data"] = str((workspace() / Path(decisive["data"]).expanduser()).resolve())
+        decisive["data"] = str(dataset_folder(decisive["data"]).resolve())
     return decisive
 
 

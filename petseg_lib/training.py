@@ -123,9 +123,7 @@ def fit(
                         "before it are kept: try a lower learning_rate, or precision 32-true"
                     )
             except RuntimeError as error:
-                if isinstance(error, TrainingError) or "out of memory" not in str(
-                    error
-                ):  # Apple's GPUs raise no OutOfMemoryError
+                if "out of memory" not in str(error):  # Apple's GPUs raise no OutOfMemoryError
                     raise
                 raise TrainingError(
                     f"the memory of {fabric.device} does not hold a step of epoch {epoch}: lower batch_size "

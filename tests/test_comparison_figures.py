@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from test_figures import make_prediction, texts
 
-from petseg_lib import figures
+from petseg_lib import comparison, figures
 from petseg_lib.calibration import THRESHOLDS
 from petseg_lib.data.masks import BORDER_POLICIES
 from petseg_lib.figures.canvas import fitted
@@ -156,3 +156,20 @@ def test_twenty_runs_look_different_and_the_first_keep_their_looks():
     looks = run_looks(names)
     assert len({(look.colour, look.marker) for look in looks.values()}) == 20
     assert run_looks(names[:6]) == {name: looks[name] for name in names[:6]}
+
+
+def test_the_interval_of_one_image_has_no_ends_to_draw(tmp_path):
+    interval = comparison.mean_interval([0.02])
+    history = pd.DataFrame({"epoch": [1, 2], "valid_dice": [0.3, 0.6]})
+    ends = {"low": interval.low, "high": interval.high}
+    pairs = pd.DataFrame([{"run": "b", "against": "a", "images": 1, "ahead": 0, "difference": -0.02} | ends])
+    by_breed = pd.DataFrame([{"run": "a", "species": "cat", "breed": "Bengal", "images": 1, "mean": 0.9} | ends])
+    drawn = (
+        figures.ablation_panel({"a": [history], "b": [history]}, {0: 0.02}, interval),
+        figures.difference_histogram([0.02], interval, "a", "b"),
+        figures.differences_from_best(pairs, ["a", "b"]),
+        figures.dice_by_breed(by_breed),
+    )
+    for number, figure in enumerate(drawn):
+        figures.save_figure(figure, tmp_path, f"figure_{number}", "C.", ("png",))
+        assert all(np.isfinite([*axes.get_xlim(), *axes.get_ylim()]).all() for axes in figure.axes)

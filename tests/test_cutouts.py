@@ -180,8 +180,19 @@ def test_what_someone_drew_is_not_written_over(trained, folder, tmp_path, capsys
     own.parent.mkdir(parents=True)
     own.write_text("drawn by hand")
     assert main(["predict", trained, str(folder), "--out", str(tmp_path / "project")]) == 2
-    assert f"project holds {standing.split('/')[0]} that `petseg predict` did not write" in capsys.readouterr().err
+    assert f"project holds {standing}, which `petseg predict` did not write" in capsys.readouterr().err
     assert own.read_text() == "drawn by hand" and [path for path in own.parent.rglob("*") if path.is_file()] == [own]
+
+
+def test_what_was_added_to_results_costs_none_of_them(trained, folder, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["predict", trained, str(folder), "--out", str(out)]) == 0
+    (out / "masks" / "mine.png").write_text("drawn by hand")
+    before = sorted(out.rglob("*"))
+    assert main(["predict", trained, str(folder), "--out", str(out)]) == 2
+    assert "out holds masks/mine.png, which `petseg predict` did not write" in capsys.readouterr().err
+    assert main(["predict", trained, str(out / "cutouts"), "--out", str(out)]) == 2
+    assert "is where" in capsys.readouterr().err and sorted(out.rglob("*")) == before
 
 
 def test_a_second_call_leaves_nothing_of_the_first(model, folder, tmp_path, fabric, monkeypatch):
@@ -191,10 +202,16 @@ def test_a_second_call_leaves_nothing_of_the_first(model, folder, tmp_path, fabr
         patch.setattr(cutouts, "cut_out", Mock(side_effect=[np.zeros((50, 40, 4), np.uint8), KeyboardInterrupt]))
         with pytest.raises(KeyboardInterrupt):
             cutouts.cut_out_all(model, DESCRIPTION, paths[2:], out, fabric)
-    assert [path.name for path in (out / "masks").iterdir()] == ["rex.jpg.png"]
+    with monkeypatch.context() as patch:  # the third between the two files of its first
+        patch.setattr(Image.Image, "save", Mock(side_effect=[None, KeyboardInterrupt]))
+        with pytest.raises(KeyboardInterrupt):
+            cutouts.cut_out_all(model, DESCRIPTION, paths[2:], out, fabric)
+    for kind in cutouts.FOLDERS:
+        assert list((out / kind).iterdir()) == []
+        (out / kind / ".DS_Store").write_text("")  # which macOS leaves where someone has looked
     (out / "notes.txt").write_text("mine")
     cutouts.cut_out_all(model, DESCRIPTION, paths[:1], out, fabric)
-    files = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
+    files = sorted(str(path.relative_to(out)) for path in out.rglob("[!.]*") if path.is_file())
     assert files == ["cutouts.csv", str(Path("cutouts/Tom.png")), str(Path("masks/Tom.png")), "notes.txt"]
 
 

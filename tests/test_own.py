@@ -91,6 +91,23 @@ def test_a_telephones_photograph_is_turned_and_so_is_a_mask_drawn_on_what_is_sto
     assert check_folder(mine / "out").trainable
 
 
+def test_a_mask_whose_size_does_not_say_how_it_was_drawn_is_named(mine):
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    Image.fromarray(photograph(0)).save(mine / "photographs" / "rex.jpg", exif=exif)
+    said = from_masks(mine / "photographs", mine / "masks", mine / "out")
+    assert said.endswith("; turned upright, and their masks taken for upright, see whether that is so: rex.jpg")
+
+
+def test_a_grey_mask_without_transparent_pixels_is_read_by_its_greys_and_no_name_becomes_a_comment(mine):
+    grey = (PET * 255).astype(np.uint8)
+    Image.fromarray(np.dstack([grey, np.full(SHAPE, 255, np.uint8)]), "LA").save(mine / "masks" / "#1.png")
+    Image.fromarray(photograph(9)).save(mine / "photographs" / "#1.jpg")
+    from_masks(mine / "photographs", mine / "masks", mine / "out")
+    assert "_1" in {pet.name for pet in load_pets(mine / "out").pets}
+    assert np.array_equal(read_trimap(mine / "out" / "annotations" / "trimaps" / "_1.png") == 1, PET)
+
+
 def draw(path: Path, values: np.ndarray) -> None:
     Image.fromarray(values).save(path)
 
@@ -102,6 +119,14 @@ def draw(path: Path, values: np.ndarray) -> None:
         (
             lambda mine: draw(mine / "masks/rex.png", np.ones((30, 21), np.uint8)), {}, DatasetError,
             r"the mask .*rex\.png is 21 x 30 px, but its photograph is 20 x 30",
+        ),
+        (
+            lambda mine: draw(mine / "masks/rex.png", np.where(PET, 1, 2).astype(np.uint8)), {}, DatasetError,
+            r"rex\.png has the values of a trimap",
+        ),
+        (
+            lambda mine: (mine / "masks/rex.png").write_bytes((mine / "masks/red_1.png").read_bytes()[:-30]), {}, DatasetError,
+            r"the mask .*rex\.png is damaged",
         ),
         (lambda mine: (mine / "photographs/rex.jpg").write_bytes(b"x"), {}, DatasetError, r"rex\.jpg cannot be opened: it is no"),
         (lambda mine: draw(mine / "masks/REX.jpg", np.ones(SHAPE, np.uint8)), {}, DatasetError, "several masks have one name.*: rex"),

@@ -650,9 +650,7 @@ def test_an_interrupted_run_goes_on_with_its_own_photographs_alone(pets):
     """A folder that has grown since has more steps an epoch than the schedule was made for, and another mean."""
     with pytest.raises(KeyboardInterrupt):
         train(pets, "runs/t/grown", epochs=3, stop_after=1)
-    fewer = PetDataset(
-        pets.root, pets.pets[:-1] if pets.pets[-1].split == "train" else pets.split("train")[:-1] + pets.split("valid")
-    )
+    fewer = PetDataset(pets.root, pets.split("train")[:-1] + pets.split("valid"))
     sentence = (
         r"runs/t/grown was begun with other photographs \(\d+ to train, \d+ to validate\) than there are now \(\d+ to train"
     )

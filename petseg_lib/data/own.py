@@ -17,6 +17,7 @@ from petseg_lib.data.pictures import (
     DatasetError,
     decoded_rgb,
     file_bytes,
+    load,
     named,
     opened,
     orientation,
@@ -41,7 +42,7 @@ def from_masks(
     """Write a dataset from photographs and from masks of the same names, whatever their endings.
 
     Writes `images/NAME.jpg`, upright (a JPEG that is so already is copied), `annotations/trimaps/NAME.png` (1 pet,
-    2 background; there is no border), and `annotations/trainval.txt` and `test.txt`. Spaces in names become `_`.
+    2 background; there is no border), and `annotations/trainval.txt` and `test.txt`. Spaces and `#` in names become `_`.
 
     Args:
         photographs: folder, read as `pictures.photographs_in` reads it.
@@ -76,8 +77,11 @@ def from_masks(
         made = Path(temporary) / out.name
         for folder in ("images", "annotations/trimaps"):
             (made / folder).mkdir(parents=True)
-        for name, (photograph, mask) in pairs.items():
-            _write_pair(photograph, mask, made / "images" / f"{name}.jpg", made / "annotations" / "trimaps" / f"{name}.png")
+        unsure = [
+            photograph.name
+            for name, (photograph, mask) in pairs.items()
+            if _write_pair(photograph, mask, made / "images" / f"{name}.jpg", made / "annotations/trimaps" / f"{name}.png")
+        ]
         names = np.random.default_rng(seed).permutation(sorted(pairs)).tolist()
         tested = min(max(1, round(test_share * len(names))), len(names) - 3)
         number = next(number for number, each in SPECIES.items() if each == species)
@@ -87,27 +91,35 @@ def from_masks(
         made.rename(out)
     words = f"{len(pairs)} photographs in {out}: {len(pairs) - tested} to train and validate, {tested} to test"
     left_out += [f"{file} (no photograph by its name)" for folder in (photographs, masks) for file in passed_over(folder)]
-    return f"{words}; left out: {some(left_out)}" if left_out else words
+    words += f"; left out: {some(left_out)}" if left_out else ""
+    return words + (
+        f"; turned upright, and their masks taken for upright, see whether that is so: {some(unsure)}" if unsure else ""
+    )
 
 
 def _pairs(photographs: list[Path], masks: list[Path]) -> tuple[dict[str, tuple[Path, Path]], list[str]]:
     """Photograph and mask by the name that they get, and in words the files without a partner."""
     by_kind = []
     for kind, paths in (("photographs", photographs), ("masks", masks)):
-        found = Counter("_".join(path.stem.split()).casefold() for path in paths)
-        twice = [name for name, count in found.items() if count > 1]
-        if twice:
+        found = Counter(_name(path).casefold() for path in paths)
+        if twice := [name for name, count in found.items() if count > 1]:
             raise DatasetError(f"several {kind} have one name, apart from endings, spaces and capitals: {some(twice)}")
-        by_kind.append({"_".join(path.stem.split()).casefold(): path for path in paths})
+        by_kind.append({_name(path).casefold(): path for path in paths})
     of_photographs, of_masks = by_kind
     both = of_photographs.keys() & of_masks.keys()
-    pairs = {"_".join(of_photographs[key].stem.split()): (of_photographs[key], of_masks[key]) for key in sorted(both)}
+    pairs = {_name(of_photographs[key]): (of_photographs[key], of_masks[key]) for key in sorted(both)}
     alone = [(path.name, "mask") for key, path in of_photographs.items() if key not in both]
     alone += [(path.name, "photograph") for key, path in of_masks.items() if key not in both]
     return pairs, [f"{name} (no {partner})" for name, partner in alone]
 
 
-def _write_pair(photograph: Path, mask: Path, image_path: Path, trimap_path: Path) -> None:
+def _name(path: Path) -> str:
+    """A name that a list can hold: no spaces, and no `#` at its beginning, where it makes a comment of the line."""
+    return "_".join(path.stem.split()).replace("#", "_")
+
+
+def _write_pair(photograph: Path, mask: Path, image_path: Path, trimap_path: Path) -> bool:
+    """True where the photograph was turned, and its mask has a size that does not say whether it needed that as well."""
     with named(f"the photograph {photograph}"):
         content = file_bytes(photograph)
         picture = opened(content)
@@ -126,16 +138,21 @@ def _write_pair(photograph: Path, mask: Path, image_path: Path, trimap_path: Pat
     else:
         image.save(image_path, **JPEG)
     Image.fromarray(np.where(pet, np.uint8(PET), np.uint8(BACKGROUND))).save(trimap_path)
+    return turn is not None and stored.size == image.size
 
 
 def _pet_of(mask: Image.Image) -> np.ndarray:
     """(H, W) bool."""
+    load(mask)
     if mask.mode in ("LA", "PA", "RGBA") or "transparency" in mask.info:
         opaque = np.asarray(mask.convert("RGBA"))[..., 3]
         if opaque.min() < 255:
             return opaque > 127
-    values = np.asarray(mask if mask.mode[0] in "1LIF" else mask.convert("RGB"))
+    plain = mask.mode in ("1", "L", "I", "F") or mask.mode.startswith("I;")
+    values = np.asarray(mask if plain else mask.convert("RGB"))
     brightest = values.max(axis=2) if values.ndim == 3 else values
+    if brightest.max() > 1 and set(np.unique(brightest).tolist()) <= {1, 2, 3}:
+        raise DatasetError("has the values of a trimap, 1, 2 and 3: copy such files to annotations/trimaps of a dataset")
     if not brightest.any():
         raise DatasetError("is black all over: it marks no pet")
     return brightest > brightest.max() / 2

@@ -159,7 +159,7 @@ def opened(source: Path | bytes) -> Image.Image:
 
 
 def decoded_rgb(image: Image.Image) -> Image.Image:
-    _load(image)
+    load(image)
     if image.mode[0] in "IF":  # Pillow would cut their values off at 255
         raise DatasetError(f"has more than 8 bits a pixel (mode {image.mode}): save it with 8")
     image.info.pop("transparency", None)  # it does not change the pixels, and Pillow would warn of some kinds
@@ -167,7 +167,7 @@ def decoded_rgb(image: Image.Image) -> Image.Image:
 
 
 def decoded_trimap(image: Image.Image) -> np.ndarray:
-    _load(image)
+    load(image)
     trimap = np.asarray(image)
     if trimap.ndim != 2:
         raise DatasetError(f"has {trimap.shape[-1]} channels, but a trimap has one")
@@ -193,7 +193,7 @@ def orientation(image: Image.Image) -> int:
     return value if value in range(2, 9) else 1
 
 
-def _load(image: Image.Image) -> None:
+def load(image: Image.Image) -> None:
     try:
         image.load()
     except MemoryError as error:

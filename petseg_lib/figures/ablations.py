@@ -45,7 +45,8 @@ def ablation_panel(
     difference.errorbar(interval.mean, 0, xerr=error, fmt="D", color=INK, markersize=7, elinewidth=2, capsize=4)
     difference.set_yticks([*places, 0], [*(f"seed {seed}" for seed in by_seed), f"all, {percent(confidence)}\ninterval"])
     difference.set_ylim(-0.7, len(by_seed) + 0.6)
-    reach = 1.15 * max(np.abs([*by_seed.values(), interval.low, interval.high]).max(), 1e-4)
+    far = [abs(end) for end in (*by_seed.values(), interval.low, interval.high) if np.isfinite(end)]  # one image says nothing
+    reach = 1.15 * max(*far, 1e-4)
     difference.set_xlim(-reach, reach)
     difference.xaxis.set_major_locator(MaxNLocator(5))
     difference.set_xlabel(f"dice_image, native:\n{second}\nless {first}")

@@ -103,7 +103,7 @@ def difference_histogram(
         ahead = second if bar.get_x() + bar.get_width() / 2 >= 0 else first
         bar.set_facecolor((looks[ahead].colour, 0.55))
     axes.axvline(0, color=INK, linewidth=1)
-    axes.axvspan(interval.low, interval.high, color=GREY, alpha=0.35, linewidth=0)
+    axes.axvspan(max(interval.low, -reach), min(interval.high, reach), color=GREY, alpha=0.35, linewidth=0)
     label = f"mean {interval.mean:+.4f}, interval {interval.low:+.4f} to {interval.high:+.4f}"
     axes.axvline(interval.mean, color=INK, linewidth=2, linestyle=(0, (4, 2)), label=label)
     better = {first: int((values < 0).sum()), second: int((values > 0).sum())}
