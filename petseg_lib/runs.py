@@ -18,7 +18,6 @@ from petseg_lib.disk import write_json, write_table
 from petseg_lib.versions import made_with
 
 OF_NO_RESULT = ("figures_dir", "figure_formats", "loader_workers", "cuda_graphs")  # they change no result
-OTHERWISE = "choose another run folder, or force it to be trained again from the start"
 _LOCKS: dict[Path, FileLock] = {}  # of the runs under way in this process
 # What a run makes. The executed notebook is not among it: papermill writes that while the run is under way.
 _RESULTS = ("metrics.json", "history.csv", "per_image.csv", "model.safetensors", "stats.json", "resume", "tensorboard")
@@ -223,7 +222,8 @@ def check_parameters(run: Run, parameters: TrainingParameters) -> None:
     if changed and not parameters.force:
         words = ", ".join(f"{name} is {given[name]!r} and was {standing[name]!r}" for name in changed)
         raise RunError(
-            f"{shown(run.folder)} holds {'a finished' if run.complete else 'an interrupted'} run of other parameters: {words}; {OTHERWISE}"
+            f"{shown(run.folder)} holds {'a finished' if run.complete else 'an interrupted'} run of other parameters: {words}; "
+            "choose another run folder, or force it to be trained again from the start"
         )
 
 
