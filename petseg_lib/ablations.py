@@ -83,7 +83,7 @@ def interval_over_seeds(differences: np.ndarray, confidence: float = 0.95, sampl
     110). With one seed it is the bootstrap interval over images.
 
     Args:
-        differences: (S, N), by seed and image.
+        differences: (S, N) of Dice, in [-1, 1], by seed and image.
         confidence: of the interval, 0.5 to 1.
         samples: resamples of the bootstrap.
     """
@@ -100,7 +100,7 @@ def interval_over_seeds(differences: np.ndarray, confidence: float = 0.95, sampl
         return Interval(mean, mean, mean)
     freedom = variance**2 / (by_seeds**2 / (seeds - 1) + by_images**2 / (images - 1))
     reach = float(student.ppf((1 + confidence) / 2, freedom) * np.sqrt(variance))
-    return Interval(mean, mean - reach, mean + reach)
+    return Interval(mean, max(mean - reach, -1.0), min(mean + reach, 1.0))  # no difference of two Dices lies beyond
 
 
 def runs_by_variant(sweep: Profile) -> dict[str, dict[int, Run]]:

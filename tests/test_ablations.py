@@ -253,5 +253,11 @@ def test_one_image_tells_nothing_of_others():
     assert "do not tell a and b apart: b is 0.1000" in comparison.verdict("a", "b", comparison.mean_interval([0.1]))
 
 
+def test_no_end_lies_where_no_difference_can():
+    values = np.array([-0.75, -0.25, -0.15])[:, None] + np.random.default_rng(5).normal(0, 0.05, (3, 40))
+    interval = ablations.interval_over_seeds(values)
+    assert interval.low == -1 and -1 < interval.mean < interval.high < 1
+
+
 def test_differences_that_are_all_the_same_have_no_width():
     assert astuple(ablations.interval_over_seeds(np.full((3, 40), 0.1))) == pytest.approx((0.1, 0.1, 0.1), abs=1e-12)
