@@ -121,7 +121,9 @@ def _parser() -> argparse.ArgumentParser:
     sweep.set_defaults(command=_sweep)
 
     report = commands.add_parser("report", help="put the finished runs of runs/PROFILE into one report.html, and tables")
-    report.add_argument("runs_dir", metavar="PROFILE_RUNS_DIR", help="folder of run folders, e.g. runs/demo")
+    report.add_argument(
+        "runs_dir", metavar="PROFILE_RUNS_DIR", help="folder of run folders, relative to the workspace, e.g. runs/demo"
+    )
     report.add_argument("--pdf", action="store_true", help="a report.pdf too, where there is a Chromium, Chrome or Edge")
     report.set_defaults(command=_report)
 
@@ -198,11 +200,10 @@ def _predict(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> None:
-    from petseg_lib.config import shown
-    from petseg_lib.disk import from_here
+    from petseg_lib.config import shown, workspace
     from petseg_lib.report import find_browser, missing_runs, print_pdf, write_report, write_tables
 
-    folder = from_here(options.runs_dir)
+    folder = workspace() / options.runs_dir
     page, tables = write_report(folder, folder / "report.html"), write_tables(folder)
     print(shown(page))
     if tables:
