@@ -88,9 +88,11 @@ def interval_over_seeds(differences: np.ndarray, confidence: float = 0.95, sampl
         samples: resamples of the bootstrap.
     """
     seeds, images = differences.shape
-    if seeds == 1 or images == 1:
-        return mean_interval(differences[0], confidence, samples) if seeds == 1 else Interval(differences.mean(), -np.inf, np.inf)
+    if seeds == 1:
+        return mean_interval(differences[0], confidence, samples)
     mean = float(differences.mean())
+    if images == 1:
+        return Interval(mean, -np.inf, np.inf)
     of_seeds, of_images = differences.mean(axis=1), differences.mean(axis=0)
     rest = ((differences - of_seeds[:, None] - of_images + mean) ** 2).sum() / ((seeds - 1) * (images - 1))
     by_seeds = of_seeds.var(ddof=1) / seeds  # the mean's variance by seeds, and by what seed and image do together

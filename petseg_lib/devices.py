@@ -48,7 +48,7 @@ def best_precision(device: torch.device) -> str:
 def memory_format(device: torch.device) -> torch.memory_format:
     """How images and convolutions' weights lie in memory: channels last, but not on Apple's GPUs.
 
-    There a convolution's way back is many times slower with them in PyTorch before 2.14 (pytorch issues 192551, 193349).
+    There a convolution's way back is many times slower with them until August 2026's PyTorch (its issues 192551 and 193349).
     """
     return torch.contiguous_format if device.type == "mps" else torch.channels_last
 

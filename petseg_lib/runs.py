@@ -144,7 +144,8 @@ def check_place(run: Run, parameters: Parameters) -> None:
     data = dataset_folder(parameters.data).resolve() if parameters.needs_dataset and parameters.data != "demo" else None
     if data and folder.is_relative_to(data):
         raise RunError(f"the run folder {shown(folder)} lies in the data folder {data}, where nothing is written: choose another")
-    foreign = [name for name in _RESULTS[1:] if (folder / name).exists()]  # metrics.json is made by more programs than one
+    names = set(_RESULTS) - {"metrics.json"}  # which other programs make as well
+    foreign = sorted(name for name in names if (folder / name).exists())
     if foreign and "notebook" not in run.provenance:
         raise RunError(
             f"{shown(folder)} holds {', '.join(foreign)}, but no params.json of a run: what stands there is not "

@@ -123,7 +123,8 @@ def fit(
                         "before it are kept: try a lower learning_rate, or precision 32-true"
                     )
             except RuntimeError as error:
-                if "out of memory" not in str(error):  # Apple's GPUs raise no OutOfMemoryError
+                # Apple's GPUs raise no OutOfMemoryError.
+                if not isinstance(error, torch.OutOfMemoryError) and "out of memory" not in str(error):
                     raise
                 raise TrainingError(
                     f"the memory of {fabric.device} does not hold a step of epoch {epoch}: lower batch_size "
