@@ -123,7 +123,7 @@ class ImageParameters(Parameters):
     """How a photograph becomes a network's input."""
 
     image_size: number(int, ge=32, le=4096) = Field(96, description="side of the square input, px, 32 to 4096")
-    border_policy: BorderPolicy = Field("pet", description="what the trimap's border counts as")
+    border_policy: BorderPolicy = Field("pet", description="what the trimap's border counts as: pet, background, edge, ignore")
     flip_probability: number(float, ge=0, le=1) = Field(0.5, description="chance of a left-right flip, 0 to 1")
     affine_probability: number(float, ge=0, le=1) = Field(0.5, description="chance of an affine change, 0 to 1")
     shift: number(float, ge=0, le=0.5) = Field(0.1, description="largest shift, share of the side, 0 to 0.5")
@@ -143,7 +143,7 @@ class MeanStdParameters(Parameters):
     """Notebook 02."""
 
     run_dir: str = Field("runs/demo/mean_std", min_length=1, description=Parameters.model_fields["run_dir"].description)
-    statistics_split: Split = Field("train", description="split over which mean and std are taken")
+    statistics_split: Split = Field("train", description="split over which mean and std are taken: train, valid, trainval, test")
 
 
 class TrainingParameters(ImageParameters):
@@ -152,12 +152,12 @@ class TrainingParameters(ImageParameters):
     model: ClassVar[str]
 
     normalisation: Literal["dataset", "imagenet", "report"] = Field(
-        "dataset", description="mean and std to normalise with; `dataset` = those of notebook 02"
+        "dataset", description="mean and std to normalise with: dataset (those of notebook 02), imagenet, report"
     )
     statistics_run: str = Field("mean_std", min_length=1, description="run folder of notebook 02, or its name beside this run")
     width: number(int, ge=4, le=512) = Field(16, description="channels of the first stage, 4 to 512; the report has 64")
     dropout: number(float, ge=0, lt=1) = Field(0.1, description="share of bottleneck channels dropped, 0 to below 1")
-    initialisation: Literal["kaiming", "default"] = Field("kaiming", description="how weights start")
+    initialisation: Literal["kaiming", "default"] = Field("kaiming", description="how weights start: kaiming, default")
     epochs: number(int, ge=1, le=100_000) = Field(16, description="passes over the train split, 1 or more")
     half_size_share: number(float, ge=0, lt=1) = Field(
         0.0, description="share of the epochs, the first ones, at half the image size, 0 to below 1"
@@ -170,17 +170,21 @@ class TrainingParameters(ImageParameters):
     )
     batch_size: number(int, ge=1, le=65_536) = Field(4, description="images a step, 1 or more")
     accumulate: number(int, ge=1, le=65_536) = Field(1, description="batches whose gradients make one step, 1 or more")
-    optimizer: Literal["adam", "adamw", "muon"] = Field("adamw", description="optimiser")
+    optimizer: Literal["adam", "adamw", "muon"] = Field("adamw", description="optimiser: adam, adamw, muon")
     learning_rate: number(float, gt=0, le=1) = Field(3e-3, description="learning rate at its peak, above 0 to 1")
     weight_decay: number(float, ge=0, le=1) = Field(1e-2, description="weight decay, 0 to 1")
-    schedule: Literal["constant", "cosine", "onecycle"] = Field("onecycle", description="course of the learning rate")
+    schedule: Literal["constant", "cosine", "onecycle"] = Field(
+        "onecycle", description="course of the learning rate: constant, cosine, onecycle"
+    )
     loss: Literal["bce_dice", "bce_dice_image", "bce", "dice", "double_sigmoid"] = Field(
-        "bce_dice_image", description="loss; `double_sigmoid` is the report's"
+        "bce_dice_image", description="loss: bce_dice_image, bce_dice, bce, dice, double_sigmoid (the report's)"
     )
     ema_decay: number(float, ge=0, lt=1) = Field(0.0, description="decay a step of averaged weights, 0 to below 1; 0 = off")
     patience: number(int, ge=0) = Field(0, description="epochs without a better validation Dice before stopping; 0 = off")
-    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = Field("auto", description="arithmetic of the network")
-    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where to compute")
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = Field(
+        "auto", description="arithmetic of the network: auto, 32-true, bf16-mixed, 16-mixed"
+    )
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where to compute: auto, cpu, cuda, mps")
     loader_workers: number(int, ge=-1, le=256) = Field(
         -1, description="worker processes that make batches; 0 = none, -1 = up to 8 for an NVIDIA GPU on Linux, else none"
     )
@@ -219,10 +223,12 @@ class ResNet34UNetParameters(TrainingParameters):
 
     model: ClassVar[str] = "resnet34_unet"
     run_dir: str = Field("runs/demo/resnet34_unet", min_length=1, description=Parameters.model_fields["run_dir"].description)
-    variant: Literal["default", "report"] = Field("default", description="true ResNet34 blocks, or the report's own network")
+    variant: Literal["default", "report"] = Field(
+        "default", description="default (true ResNet34 blocks), report (the report's own network)"
+    )
     epochs: number(int, ge=1, le=100_000) = Field(32, description=TrainingParameters.model_fields["epochs"].description)
     depth: number(int, ge=2, le=6) = Field(5, description="halvings of the resolution, 2 to 5; variant `report` has 6")
-    stem: Literal["7x7", "3x3"] = Field("7x7", description="first convolution: ResNet's 7x7, or two of 3x3, as in the UNet")
+    stem: Literal["7x7", "3x3"] = Field("7x7", description="first convolution: 7x7 (ResNet's), 3x3 (two of them, as in the UNet)")
     stem_stride: number(int, ge=1, le=2) = Field(
         2, description="stride of the first convolution; 1 keeps full resolution, at 4 times the cost"
     )

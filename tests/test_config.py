@@ -2,6 +2,7 @@
 
 import ast
 import itertools
+from typing import Literal, get_args, get_origin
 from unittest.mock import patch
 
 import nbformat
@@ -13,15 +14,30 @@ from petseg_lib.models import build_model
 from petseg_lib.profiles import REPOSITORY, load_profile
 
 
-def cell_literals(notebook: str) -> dict[str, object]:
+def parameters_cell(notebook: str) -> str:
     cells = nbformat.read(REPOSITORY / "notebooks" / f"{notebook}.ipynb", 4).cells
     (cell,) = [cell for cell in cells if "parameters" in cell.metadata.get("tags", [])]
-    return {statement.targets[0].id: ast.literal_eval(statement.value) for statement in ast.parse(cell.source).body}
+    return cell.source
+
+
+def literals(source: str) -> dict[str, object]:
+    return {statement.targets[0].id: ast.literal_eval(statement.value) for statement in ast.parse(source).body}
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS)
-def test_the_parameters_cell_holds_every_name_with_its_default(notebook):
-    assert cell_literals(notebook) == NOTEBOOKS[notebook]().model_dump()
+def test_the_parameters_cell_holds_every_name_with_its_default_and_its_sentence(notebook):
+    source, model = parameters_cell(notebook), NOTEBOOKS[notebook]
+    assert literals(source) == model().model_dump()
+    sentences = {line.split(" = ")[0]: line.split("  # ")[1] for line in source.splitlines()}
+    assert sentences == {name: field.description for name, field in model.model_fields.items()}
+
+
+def test_a_choice_is_said_with_its_alternatives():
+    for model in NOTEBOOKS.values():
+        for name, field in model.model_fields.items():
+            said = field.description.replace(",", "").replace(":", "").split()
+            alternatives = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+            assert set(alternatives) <= set(said), (name, field.description)
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS)
@@ -69,7 +85,7 @@ def test_text_that_is_a_number_is_taken_as_the_number():
 
 
 def test_a_notebook_gives_its_parameters_and_nothing_else():
-    cell = cell_literals("03_unet_training")
+    cell = literals(parameters_cell("03_unet_training"))
     assert UNetParameters.from_notebook({**cell, "something": object()}) == UNetParameters()
     del cell["epochs"]
     with pytest.raises(ParameterError, match="must set epochs"):
@@ -77,7 +93,7 @@ def test_a_notebook_gives_its_parameters_and_nothing_else():
 
 
 def test_a_name_that_papermill_injects_without_a_cell_knowing_it_is_refused():
-    cell = cell_literals("03_unet_training") | {"epoch": 3, "In": ["", "epochs = 1", "# Parameters\nepoch = 3\n"]}
+    cell = literals(parameters_cell("03_unet_training")) | {"epoch": 3, "In": ["", "epochs = 1", "# Parameters\nepoch = 3\n"]}
     with pytest.raises(ParameterError, match="unknown parameter 'epoch': did you mean 'epochs'"):
         UNetParameters.from_notebook(cell)
 
