@@ -278,6 +278,15 @@ def test_training_curves_draw_the_history(epochs):
     assert f"best epoch: {max(1, epochs - 1)}, Dice 0.900" in texts(figure)
 
 
+def test_training_curves_mark_where_full_size_begins():
+    history = make_history(20)
+    assert "full size from epoch 18" in texts(figures.training_curves(history, 18))
+    loss, dice, rate = figures.training_curves(history, 18).axes
+    assert [line.get_xdata()[0] for line in (loss.lines[-1], dice.lines[-1])] == [18, 18] and len(rate.lines) == 1
+    for never in (1, 21):  # all of it at full size; a run that ended before
+        assert not [text for text in texts(figures.training_curves(history, never)) if "full size" in text]
+
+
 def test_dice_over_time_rises_and_ends_with_all_the_seconds():
     history = make_history(4)
     figure = figures.dice_over_time({"unet": history, "resnet34_unet": make_history(2)})

@@ -1,5 +1,6 @@
 """From the cache to normalised batches, whose order and augmentation depend on nothing but seed and epoch."""
 
+import math
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -151,9 +152,14 @@ def cropped_batch(batch: Batch, *seed: int) -> Batch:
     return batch._replace(image=image, target=target, scored=scored.bool())
 
 
+def full_size_from(parameters: TrainingParameters) -> int:
+    """The first epoch (from 1) at full size: what comes before is the `half_size_share` of the epochs."""
+    return 1 + math.ceil(round(parameters.half_size_share * parameters.epochs, 6))  # 0.28 * 25 is a little more than 7
+
+
 def half_size(parameters: TrainingParameters, epoch: int) -> Callable[[Batch, int], Batch] | None:
     """Makes half as large a batch of an epoch (from 1), given with its number in it (from 0); None for an epoch at full size."""
-    if epoch - 1 >= round(parameters.half_size_share * parameters.epochs, 6):  # 0.28 * 25 is a little more than 7
+    if epoch >= full_size_from(parameters):
         return None
     if parameters.half_size_crop:
         return lambda batch, number: cropped_batch(batch, parameters.seed, epoch, number)

@@ -102,7 +102,7 @@ def foreground_share(shares: Mapping[str, Sequence[float]]) -> Figure:
         panel.yaxis.set_major_locator(MaxNLocator(4, integer=True))
         panel.set_title(f"{species}: mean {values.mean():.3f} over {len(values)} image{'s' * (len(values) != 1)}", loc="left")
         panel.grid(axis="x", visible=False)
-    axes[-1, 0].set(xlabel="share of the frame that is pet", xlim=(0, 1))
+    axes[-1, 0].set(xlabel="share of the photograph that is pet or border", xlim=(0, 1))
     return figure
 
 

@@ -18,12 +18,13 @@ _TIMES_AS_LONG = 5  # of runs that differ more, the short ones would be a sliver
 
 
 @styled
-def training_curves(history: pd.DataFrame | Mapping[str, pd.DataFrame]) -> Figure:
+def training_curves(history: pd.DataFrame | Mapping[str, pd.DataFrame], full_size_from: int = 1) -> Figure:
     """Loss, Dice and learning rate by epoch, the best epoch (highest validation Dice) marked.
 
     Args:
         history: epoch, train_loss, valid_loss, train_dice, valid_dice, learning_rate, a row an epoch; or a dictionary
             of such by the run's name.
+        full_size_from: of one run, the first epoch at full size, marked where others came before it.
     """
     several = isinstance(history, Mapping)
     figure, axes = chart(3, height=3.3)
@@ -46,6 +47,11 @@ def training_curves(history: pd.DataFrame | Mapping[str, pd.DataFrame]) -> Figur
     ]
     best = "best epoch" if several else f"best epoch: {_best(history)['epoch']:.0f}, Dice {_best(history)['valid_dice']:.3f}"
     handles.append(Line2D([], [], color=rate, marker="*", markersize=12, linestyle="none", markeredgecolor="white", label=best))
+    if 1 < full_size_from <= (0 if several else len(history)):
+        looks = {"color": GREY, "linestyle": ":", "linewidth": 1.8}
+        for panel in axes[:2]:
+            panel.axvline(full_size_from, **looks)
+        handles.append(Line2D([], [], **looks, label=f"full size from epoch {full_size_from}"))
     figure.legend(handles=handles, loc="outside upper center", ncols=len(handles) if len(handles) <= 5 else -(-len(handles) // 2))
     epochs = [len(each) for each in history.values()] if several else [len(history)]
     for panel, label in zip(axes, ("loss", "dice_image, model size", "learning rate"), strict=True):
