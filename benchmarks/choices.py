@@ -113,7 +113,7 @@ def _orthogonalising(setting: Setting, network: str) -> Row:
     def measure(of: Callable[[Tensor], Tensor], dtype: torch.dtype = torch.float32) -> Measure:
         return timed(lambda: [of(each.to(dtype)) for each in matrices], setting.device)
 
-    ours = timed(torch.no_grad()(lambda: optimizer._updates(*gradients)), setting.device)
+    ours = timed(torch.no_grad()(lambda: optimizer.updates(*gradients)), setting.device)
     measures = {"ours": ours, WHOLE: measure(_iterated), WHOLE_BF16: measure(_iterated, torch.bfloat16)}
     return _row(setting, network, "orthogonalising for Muon's step", p, measures)
 

@@ -80,7 +80,8 @@ def interval_over_seeds(differences: np.ndarray, confidence: float = 0.95, sampl
     Each seed's effect and each image's is taken for drawn, independently, since every seed is measured on the same images
     (two-way crossed random effects). Two or three seeds tell little of how far seeds spread, so the interval is Student's,
     of as many degrees of freedom as the parts of the variance have together (Satterthwaite 1946, Biometrics Bulletin 2,
-    110). With one seed it is the bootstrap interval over images.
+    110). Of simulated 95% intervals over 60 images, 5% miss the truth where seeds do not spread, 8% over three seeds and 12%
+    over two where they spread by 0.02 (tests/test_ablations.py bounds it). With one seed it is the bootstrap over images.
 
     Args:
         differences: (S, N) of Dice, in [-1, 1], by seed and image.

@@ -51,7 +51,6 @@ class Parameters(BaseModel):
     figure_formats: list[Literal["png", "svg", "pdf"]] = Field(["png", "svg", "pdf"], description="png, and any of svg and pdf")
     limit_images: number(int, ge=0) = Field(0, description="images used of each split, evenly spaced; 0 = all")
     bad_samples: Literal["stop", "skip"] = Field("stop", description="what to do with damaged photographs or trimaps: stop, skip")
-    seed: number(int, ge=0, lt=2**31) = Field(0, description="seed of every random choice, 0 to 2147483647")
 
     @field_validator("figure_formats")
     @classmethod
@@ -61,8 +60,10 @@ class Parameters(BaseModel):
         return formats
 
     def of_data(self) -> dict[str, str]:
-        """`data`, and `limit_images` where there is a limit, as settings for the runs that a notebook trains."""
-        return {"data": self.data} | ({"limit_images": str(self.limit_images)} if self.limit_images else {})
+        """`data`, and which of it is used where that is not the default, as settings for the runs that a notebook trains."""
+        fields = type(self).model_fields
+        changed = [name for name in ("limit_images", "bad_samples") if getattr(self, name) != fields[name].default]
+        return {name: str(getattr(self, name)) for name in ("data", *changed)}
 
     @classmethod
     def from_notebook(cls, namespace: dict[str, Any]) -> "Parameters":
@@ -131,6 +132,7 @@ class ImageParameters(Parameters):
     scale_max: number(float, ge=1, le=4) = Field(1.2, description="largest zoom factor, 1 to 4")
     rotate: number(float, ge=0, le=180) = Field(15.0, description="largest rotation, degrees, 0 to 180")
     colour: number(float, ge=0, le=1) = Field(0.2, description="strength of brightness, contrast, hue changes, 0 to 1")
+    seed: number(int, ge=0, lt=2**31) = Field(0, description="seed of every random choice, 0 to 2147483647")
 
 
 class ExplorationParameters(ImageParameters):
@@ -180,7 +182,9 @@ class TrainingParameters(ImageParameters):
         "bce_dice_image", description="loss: bce_dice_image, bce_dice, bce, dice, double_sigmoid (the report's)"
     )
     ema_decay: number(float, ge=0, lt=1) = Field(0.0, description="decay a step of averaged weights, 0 to below 1; 0 = off")
-    patience: number(int, ge=0) = Field(0, description="epochs without a better validation Dice before stopping; 0 = off")
+    patience: number(int, ge=0) = Field(
+        0, description="epochs without a better validation Dice before stopping, at full size; 0 = off"
+    )
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = Field(
         "auto", description="arithmetic of the network: auto, 32-true, bf16-mixed, 16-mixed"
     )
@@ -197,7 +201,7 @@ class TrainingParameters(ImageParameters):
         return {name: getattr(self, name) for name in names if name in type(self).model_fields}
 
     @model_validator(mode="after")
-    def _one_batch_fits_batchnorm(self) -> "TrainingParameters":
+    def _they_go_together(self) -> "TrainingParameters":
         if 0 < self.limit_images < 2:
             raise ValueError(f"parameter limit_images is {self.limit_images}, but training needs 2 images or more (or 0 = all)")
         if self.cutmix > 0 and self.batch_size < 2:

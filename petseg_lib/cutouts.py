@@ -162,7 +162,7 @@ def cut_out_folder(run_dir: str, photographs: str, out: str, threshold: float = 
     paths = photographs_in(photographs)
     if folder == paths[0].resolve().parent or (place.is_dir() and folder.is_relative_to(place.resolve())):
         raise ReadableError(f"{out} lies in the folder of the photographs, where nothing is written: name another one")
-    if place.resolve() in [folder / kind for kind in FOLDERS]:
+    if paths[0].resolve().parent in [folder / kind for kind in FOLDERS]:
         raise ReadableError(f"{photographs} is where {out} gets its results: name another one")
     run = Run(from_here(run_dir))
     model, description = load_model(run.folder / "model.safetensors")

@@ -175,7 +175,10 @@ class Prediction(NamedTuple):
 def predict(
     model: nn.Module, dataset: PetDataset, pets: Sequence[Pet], description: dict[str, Any], fabric: Fabric
 ) -> list[Prediction]:
-    """The model's probabilities for a few photographs, at their own size: thresholded at 0.5 they are what `evaluate` counts."""
+    """The model's probabilities for a few photographs, at their own size.
+
+    Thresholded at 0.5 they are what `evaluate` counts, but for logits so little above 0 that their sigmoid is rounded to 0.5.
+    """
     model = for_inference(model, fabric)
     predictions = []
     for pet in pets:

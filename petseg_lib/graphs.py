@@ -49,13 +49,14 @@ class Recorded:
 
 
 @contextmanager
-def released(work: Work) -> Iterator[None]:
+def released(*works: Work | None) -> Iterator[None]:
     """Lets go of the memory of what was recorded in the end, even where a traceback that a notebook keeps holds the rest."""
     try:
         yield
     finally:
-        if isinstance(work, Recorded):
-            work.forget()
+        for work in works:
+            if isinstance(work, Recorded):
+                work.forget()
 
 
 class _Recording:

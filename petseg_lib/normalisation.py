@@ -1,6 +1,6 @@
 """What a training normalises its photographs with, and where that comes from."""
 
-from petseg_lib.config import TrainingParameters, shown
+from petseg_lib.config import ReadableError, TrainingParameters, shown
 from petseg_lib.data.pets import PetDataset, dataset_folder
 from petseg_lib.data.statistics import (
     IMAGENET_MEAN,
@@ -33,6 +33,12 @@ def mean_and_std(parameters: TrainingParameters, run: Run, dataset: PetDataset) 
             photographs = [dataset.photograph_path(pet) for pet in dataset.split("train")]
             statistics = channel_statistics(photographs, progress=False)
             source = "computed now from the train split (notebook 02 has not run on these photographs)"
+        if 0 in statistics.pixel_std:
+            flat = ("red", "green", "blue")[statistics.pixel_std.index(0)]
+            raise ReadableError(
+                f"{flat} has the same value in every pixel (standard deviation 0, {source}), and cannot be normalised: set "
+                "normalisation to imagenet"
+            )
         run.record(normalisation={"mean": statistics.pixel_mean, "std": statistics.pixel_std, "source": source})
     own = run.provenance["normalisation"]
     return tuple(own["mean"]), tuple(own["std"]), own["source"]

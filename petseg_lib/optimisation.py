@@ -61,7 +61,7 @@ class Muon(_AdamW):
         super().__init__(*arguments, fused=True, **settings)
         self._step_supports_amp_scaling = False  # AdamW's part would undo float16's scale alone
         work = partial(_orthogonal_updates, rms=self.RMS, dtype=matrix_dtype)
-        self._updates = Recorded(work) if recorded else work
+        self.updates = Recorded(work) if recorded else work
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
@@ -83,7 +83,7 @@ class Muon(_AdamW):
         torch._foreach_add_([self.state[each]["step"] for each in weights], 1)  # which a GPU has after a run went on
         gradients, momenta = [each.grad for each in weights], [self.state[each]["momentum"] for each in weights]
         torch._foreach_lerp_(momenta, gradients, 1 - self.MOMENTUM)
-        updates = self._updates(*torch._foreach_lerp(gradients, momenta, self.MOMENTUM))
+        updates = self.updates(*torch._foreach_lerp(gradients, momenta, self.MOMENTUM))
         torch._foreach_mul_(weights, 1 - learning_rate * weight_decay)
         torch._foreach_add_(weights, updates, alpha=-learning_rate)
 

@@ -24,7 +24,7 @@ from petseg_lib.config import NOTEBOOKS, ParameterError, workspace
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DERIVED = ("run_dir", "figures_dir")
-OF_DATA = {"data", "limit_images"}  # which notebook 06 hands on to its sweep
+OF_DATA = {"data", "limit_images", "bad_samples"}  # which notebook 06 hands on to its sweep
 SWEEP_KEYS = {"notebook", "parameters", "variants", "grid", "questions"}
 QUESTION_KEYS = {"question", "why", "first", "second", "report"}
 
@@ -139,6 +139,8 @@ def load_profile(path: str | Path, overrides: dict[str, str] | None = None) -> P
         except ParameterError as error:
             raise ParameterError(f"profile {path.stem}, run {run}: {error}") from None
     _check_siblings(path, runs)
+    if points:
+        _check_different(path, runs)
     of_grid = {run: point for run, (_, point) in points.items()}
     return Profile(name, runs, common | overrides, of_grid, content.get("questions") or {})
 
@@ -170,14 +172,24 @@ def checked(notebook: str, values: dict[str, Any]) -> dict[str, Any]:
     for name, value in values.items():
         known = model.model_fields.get(name)
         if known and typing.get_origin(known.annotation) is list and isinstance(value, str):
-            values = values | {name: [item.strip() for item in value.strip("[] ").split(",")]}
+            values = values | {name: [item.strip() for item in value.strip("[] ").split(",") if item.strip()]}
     return model.checked(values).model_dump(include=set(values))
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML whose keys are each there once: of two runs of one name the first would be lost without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        if twice := {key for key in keys if keys.count(key) > 1}:
+            raise yaml.constructor.ConstructorError(None, None, f"{', '.join(sorted(twice))} is there twice", node.start_mark)
+        return super().construct_mapping(node, deep)
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+        content = _Loader(path.read_text(encoding="utf-8")).get_single_data()
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ParameterError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict) or not (content.keys() <= {"parameters", "runs"} or content.keys() <= SWEEP_KEYS):
         raise ParameterError(
@@ -210,6 +222,8 @@ def _check_sweep(path: Path, variants: Any, grid: Any, questions: Any) -> None:
         if not isinstance(values, list) or not values or len({str(value) for value in values}) < len(values):
             raise ParameterError(f"{path}: grid has {name}: {values!r}, but it must be a list of different values")
     for variant, changes in variants.items():
+        if not isinstance(variant, str) or not isinstance(changes or {}, dict):
+            raise ParameterError(f"{path}: variant {variant!r} is {changes!r}, but it must be a name with a map of parameters")
         both = grid.keys() & (changes or {}).keys()
         if both:
             raise ParameterError(f"{path}: variant {variant} sets {', '.join(sorted(both))}, which the grid sets as well")
@@ -219,6 +233,10 @@ def _check_sweep(path: Path, variants: Any, grid: Any, questions: Any) -> None:
         for variant in (question[key] for key in question.keys() & {"first", "second", "report"}):
             if variant not in variants:
                 raise ParameterError(f"{path}: question {name} names variant {variant!r}, but there are {', '.join(variants)}")
+        if question.get("report", question["first"]) not in (question["first"], question["second"]):
+            raise ParameterError(
+                f"{path}: question {name} has report {question['report']!r}, which is neither its first nor its second"
+            )
 
 
 def _check_sections(path: Path, common: Any, sections: Any) -> None:
@@ -241,6 +259,16 @@ def _check_names(where: str, values: dict[str, Any], notebooks: Iterable[str]) -
         if name not in known:
             near = difflib.get_close_matches(str(name), known, n=1)
             raise ParameterError(f"{where}: unknown parameter {name!r}" + (f": did you mean {near[0]!r}?" if near else ""))
+
+
+def _check_different(path: Path, runs: dict[str, tuple[str, dict[str, Any]]]) -> None:
+    """No two runs of a sweep alike, as with 1e-3 (text, in YAML) and 0.001 in its grid."""
+    alike: dict[str, str] = {}
+    for run, (notebook, values) in runs.items():
+        own = repr((notebook, sorted((name, value) for name, value in values.items() if name not in DERIVED)))
+        if own in alike:
+            raise ParameterError(f"{path}: {alike[own]} and {run} are the same run, with the same parameters")
+        alike[own] = run
 
 
 def _check_siblings(path: Path, runs: dict[str, tuple[str, dict[str, Any]]]) -> None:

@@ -73,7 +73,9 @@ class Run:
     @property
     def per_image(self) -> pd.DataFrame:
         """One row a test image, as `evaluation.evaluate` makes it."""
-        return pd.read_csv(self._existing("per_image.csv"))
+        # Names stay text: 0001 would become a number, and a breed called NA a missing one.
+        names = dict.fromkeys(("name", "breed", "species"), str)
+        return pd.read_csv(self._existing("per_image.csv"), dtype=names, keep_default_na=False)
 
     def record(self, **entries: Any) -> None:
         """Add entries to params.json."""

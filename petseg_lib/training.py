@@ -19,7 +19,7 @@ from tqdm.std import tqdm
 
 from petseg_lib.checkpoints import Checkpointer, load_state
 from petseg_lib.config import ReadableError, TrainingParameters, shown
-from petseg_lib.data.loaders import Batch, half_size, set_epoch, to_device
+from petseg_lib.data.loaders import Batch, full_size_from, half_size, set_epoch, to_device
 from petseg_lib.devices import memory_format, open_fabric
 from petseg_lib.dice import build_loss, count, dice_from_counts
 from petseg_lib.graphs import Recorded, released
@@ -50,6 +50,7 @@ class Progress:
     best_epoch: int = 0
     best_dice: float = -1.0
     history: list[dict[str, float]] = field(default_factory=list)
+    precision: str = ""
 
 
 def fit(
@@ -96,6 +97,10 @@ def fit(
     if fabric._precision.state_dict():  # float16's scale
         parts["precision"] = fabric._precision
     progress = _resume(run, parts, parameters)
+    precision = str(fabric._precision.precision)
+    if progress.precision not in ("", precision):
+        print(f"It was begun in {progress.precision} and goes on in {precision}: it will not end as if it had not stopped.")
+    progress.precision = precision
     evaluated = fabric.setup_module(averaged.module, move_to_device=False) if averaged else wrapped
     loss_of = build_loss(parameters.loss)
     step = build_step(wrapped, optimizer, loss_of, fabric, parameters)
@@ -105,7 +110,7 @@ def fit(
     with (
         SummaryWriter(run.folder / "tensorboard", purge_step=progress.epoch + 1) as writer,
         Checkpointer(run, description) as checkpointer,
-        released(step),
+        released(step, getattr(optimizer, "updates", None)),
     ):
         while not _done(progress, parameters):
             epoch, began = progress.epoch + 1, time.perf_counter()
@@ -246,7 +251,9 @@ def _means(losses: list[Tensor], counts: list[Tensor]) -> tuple[float, float]:
 
 
 def _done(progress: Progress, parameters: TrainingParameters) -> bool:
-    return progress.epoch >= parameters.epochs or 0 < parameters.patience <= progress.epoch - progress.best_epoch
+    # Epochs at half size are no reason to stop: validation is at full size, where they promise more than they show.
+    waited = progress.epoch - max(progress.best_epoch, full_size_from(parameters) - 1)
+    return progress.epoch >= parameters.epochs or 0 < parameters.patience <= waited
 
 
 def _line(row: dict[str, float], epochs: int, better: bool) -> str:
@@ -263,7 +270,8 @@ def _resume(run: Run, parts: dict[str, Any], parameters: TrainingParameters) -> 
     state = load_state(path)
     progress = Progress(**state["progress"])
     for name, part in ({} if _done(progress, parameters) else parts).items():
-        part.load_state_dict(state[name])
+        if name in state or name != "precision":  # float16's scale starts anew where the run began in other arithmetic
+            part.load_state_dict(state[name])
     run.write_table("history.csv", pd.DataFrame(progress.history))  # which comes after the state, and may be an epoch behind
     print(f"Going on after epoch {progress.epoch}, from {shown(path)}.", flush=True)
     return progress

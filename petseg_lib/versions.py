@@ -23,8 +23,12 @@ def made_with() -> dict[str, Any]:
 def _commit() -> str:
     """The project's git commit, with "+" where files differ from it; "unknown" outside a clone or without git."""
     here = Path(__file__).parent
-    if shutil.which("git") is None:
+    # Installed into a folder within some other project's clone, it would have that one's commit.
+    if shutil.which("git") is None or _git(here, "rev-parse", "--show-prefix") != f"{here.name}/":
         return "unknown"
-    command = ["git", "-C", str(here), "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    return result.stdout.strip() if result.returncode == 0 else "unknown"
+    return _git(here, "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*") or "unknown"
+
+
+def _git(folder: Path, *command: str) -> str:
+    """What git answers there, nothing where it refuses."""
+    return subprocess.run(["git", "-C", str(folder), *command], capture_output=True, text=True, check=False).stdout.strip()

@@ -62,6 +62,13 @@ def test_other_photographs_than_the_runs_were_measured_on_are_refused(pets):
 # Pairs
 
 
+def test_names_that_look_like_numbers_or_nothing_stay_names(tmp_path):
+    table = table_of([0.5, 0.6, 0.7], ["0001", "0002", "NA"]).assign(breed=["NA", "None", "12"])
+    run = Run(tmp_path)
+    run.write_table("per_image.csv", table)
+    pd.testing.assert_frame_equal(run.per_image, table)
+
+
 def test_ten_runs_are_ranked_and_every_pair_is_there():
     draws = np.random.default_rng(0)
     tables = {f"run_{i}": table_of(0.5 + 0.04 * i + 0.01 * draws.random(12)) for i in (3, 1, 4, 0, 5, 9, 2, 6, 8, 7)}

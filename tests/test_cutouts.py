@@ -193,6 +193,10 @@ def test_what_was_added_to_results_costs_none_of_them(trained, folder, tmp_path,
     assert "out holds masks/mine.png, which `petseg predict` did not write" in capsys.readouterr().err
     assert main(["predict", trained, str(out / "cutouts"), "--out", str(out)]) == 2
     assert "is where" in capsys.readouterr().err and sorted(out.rglob("*")) == before
+    (out / "masks" / "mine.png").unlink()
+    for one in (next((out / kind).iterdir()) for kind in ("masks", "cutouts")):
+        assert main(["predict", trained, str(one), "--out", str(out)]) == 2
+        assert "is where" in capsys.readouterr().err and one.is_file()
 
 
 def test_a_second_call_leaves_nothing_of_the_first(model, folder, tmp_path, fabric, monkeypatch):

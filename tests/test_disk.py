@@ -3,12 +3,13 @@
 import errno
 import os
 import stat
+import subprocess
 from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
-from petseg_lib import disk
+from petseg_lib import disk, versions
 
 
 @pytest.mark.parametrize("times", [3, 10**6])
@@ -52,3 +53,27 @@ def test_a_file_system_that_flushes_no_folder_is_good_enough(tmp_path, monkeypat
     with pytest.raises(OSError, match="Input/output error") if number == errno.EIO else nullcontext():
         disk.write_atomically(tmp_path / "file", b"new")
     assert (tmp_path / "file").read_bytes() == b"new"
+
+
+# What a run was made with
+
+
+def git(folder, *command):
+    environment = ("-c", "user.name=n", "-c", "user.email=e", "-c", "commit.gpgsign=false")
+    done = subprocess.run(["git", "-C", str(folder), *environment, *command], check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize(("place", "own"), [("petseg_lib", True), ("site-packages/petseg_lib", False)])
+def test_the_commit_is_the_projects_own(tmp_path, monkeypatch, place, own):
+    """Installed into a folder within another project's clone, it has none."""
+    package = tmp_path / place
+    package.mkdir(parents=True)
+    (tmp_path / "file").write_text("1")
+    git(tmp_path, "init")
+    git(tmp_path, "add", "file")
+    git(tmp_path, "commit", "-m", "one")
+    monkeypatch.setattr(versions, "__file__", str(package / "versions.py"))
+    assert versions.made_with()["commit"] == (git(tmp_path, "rev-parse", "--short=12", "HEAD") if own else "unknown")
+    (tmp_path / "file").write_text("2")
+    assert versions.made_with()["commit"].endswith("+") is own

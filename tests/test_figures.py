@@ -347,6 +347,13 @@ def test_dice_by_breed_draws_means_and_intervals():
         assert interval.get_segments()[0][:, 0].tolist() == pytest.approx([row["low"], row["high"]])
 
 
+def test_a_breed_of_cats_and_one_of_dogs_may_have_one_name():
+    rows = [("unet", species, "mixed", 5, mean, mean, mean) for species, mean in (("cat", 0.8), ("dog", 0.9))]
+    table = pd.DataFrame(rows, columns=["run", "species", "breed", "images", "mean", "low", "high"])
+    (axes,) = figures.dice_by_breed(table).axes
+    assert axes.containers[0].lines[0].get_xydata().tolist() == [[0.8, 0], [0.9, 1]]
+
+
 @pytest.mark.parametrize("differences", [[0.0], [0.1, -0.05, 0.02, 0.0]])
 def test_difference_histogram_counts_every_image(differences):
     interval = SimpleNamespace(mean=float(np.mean(differences)), low=-0.01, high=0.06)

@@ -46,7 +46,7 @@ def test_the_demo_is_the_default_of_every_notebook():
 
 def test_own_parameters_win_over_common_ones_and_settings_over_both(write):
     path = write("""
-parameters: {epochs: 3, learning_rate: 1e-3, seed: 5}
+parameters: {epochs: 3, learning_rate: 1e-3, limit_images: 5}
 runs:
   mean_std: {notebook: 02_mean_std}
   first: {notebook: 03_unet_training, epochs: 4}
@@ -58,7 +58,7 @@ runs:
     assert runs["second"][1]["learning_rate"] == 0.001
     assert isinstance(runs["second"][1]["learning_rate"], float)
     assert "epochs" not in runs["mean_std"][1]
-    assert runs["mean_std"][1]["seed"] == 5
+    assert runs["mean_std"][1]["limit_images"] == 5
     runs = load_profile(path, {"epochs": "7", "data": 'it\'s my "data"'}).runs
     epochs = {run: settings.get("epochs") for run, (_, settings) in runs.items()}
     assert epochs == {"mean_std": None, "first": 7, "second": 7}
@@ -71,7 +71,7 @@ runs:
         ("parameters: {epohcs: 3}", "unknown parameter 'epohcs': did you mean 'epochs'?"),
         ("runs: {a: {notebook: 02_mean_std, epochs: 3}}", "profile mine, run a: unknown parameter 'epochs'"),
         ("runs: {a: {notebook: 02_mean, seed: 3}}", "run a has notebook '02_mean', but it must be one of 01_data"),
-        ("runs: {a: {notebook: 02_mean_std, seed: -1}}", "profile mine, run a: parameter seed is -1, but"),
+        ("runs: {a: {notebook: 02_mean_std, limit_images: -1}}", "profile mine, run a: parameter limit_images is -1, but"),
         ("runs: {a: {notebook: 02_mean_std, run_dir: x}}", "run_dir follows from the names"),
         ("parameters: {figures_dir: x}", "figures_dir follows from the names"),
         ("runs: {a/b: {notebook: 02_mean_std}}", "run name 'a/b' must be letters"),
@@ -81,6 +81,9 @@ runs:
         ("- a", "is no profile"),
         ("runs: {", "is not YAML"),
         ("parameters: {data: !!python/name:os.system }", "is not YAML"),
+        ("runs: {a: {notebook: 02_mean_std}, a: {notebook: 03_unet_training}}", "is not YAML: a is there twice"),
+        ("parameters: {epochs: 3, epochs: 4}", "is not YAML: epochs is there twice"),
+        ("runs: {a: {notebook: 05_comparison, runs: ''}}", "run a: parameter runs is [], but"),
     ],
 )
 def test_a_wrong_profile_is_refused_in_one_sentence(write, text, message):
@@ -90,6 +93,12 @@ def test_a_wrong_profile_is_refused_in_one_sentence(write, text, message):
     assert "\n" not in str(caught.value)
 
 
+def test_a_file_in_another_encoding_is_refused_in_one_sentence(tmp_path):
+    (tmp_path / "mine.yaml").write_bytes("parameters: {data: Müller}".encode("latin-1"))
+    with pytest.raises(ParameterError, match="is not YAML"):
+        load_profile(tmp_path / "mine.yaml")
+
+
 def test_a_setting_must_belong_to_a_notebook_of_the_profile(write):
     path = write("runs: {a: {notebook: 02_mean_std}}")
     with pytest.raises(ParameterError, match="unknown parameter 'epochs'"):
@@ -97,9 +106,9 @@ def test_a_setting_must_belong_to_a_notebook_of_the_profile(write):
 
 
 def test_a_run_without_section_gets_the_common_parameters(write):
-    profile = load_profile(write("parameters: {seed: 3, epochs: 9}\nruns: {a: {notebook: 02_mean_std}}"))
-    assert profile.settings("03_unet_training", "other") == {"seed": 3, "epochs": 9}
-    assert profile.settings("02_mean_std", "other") == {"seed": 3}
+    profile = load_profile(write("parameters: {limit_images: 3, epochs: 9}\nruns: {a: {notebook: 02_mean_std}}"))
+    assert profile.settings("03_unet_training", "other") == {"limit_images": 3, "epochs": 9}
+    assert profile.settings("02_mean_std", "other") == {"limit_images": 3}
     with pytest.raises(ParameterError, match="run a of profile mine belongs to notebook 02_mean_std"):
         profile.settings("03_unet_training", "a")
 

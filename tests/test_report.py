@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
@@ -282,6 +283,8 @@ def test_markdown_is_a_table_whatever_stands_in_the_cells():
         ([None, None], ["", ""]),
         ([0.0, -0.25], ["0.0000", "-0.2500"]),
         ([True, False], ["True", "False"]),
+        ([0.91234, -np.inf], ["0.9123", "-inf"]),
+        ([3.0, np.inf], ["3", "inf"]),
     ],
 )
 def test_a_column_has_as_many_digits_as_it_needs(values, texts):

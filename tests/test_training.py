@@ -1,6 +1,7 @@
 """The training loop and the run folder, with a network small enough for seconds."""
 
 import copy
+import dataclasses
 import json
 import math
 import platform
@@ -16,7 +17,14 @@ from lightning_fabric.plugins.precision import Precision
 from safetensors.torch import load_file
 
 from petseg_lib import checkpoints, devices, disk, normalisation, optimisation, runs, training
-from petseg_lib.config import ComparisonParameters, MeanStdParameters, ResNet34UNetParameters, UNetParameters, workspace
+from petseg_lib.config import (
+    ComparisonParameters,
+    MeanStdParameters,
+    ReadableError,
+    ResNet34UNetParameters,
+    UNetParameters,
+    workspace,
+)
 from petseg_lib.data import loaders
 from petseg_lib.data.cache import open_cache
 from petseg_lib.data.loaders import Batch, build_loader, cropped_batch, half_size, halved_batch
@@ -133,10 +141,60 @@ def test_a_run_learns_and_keeps_its_best_epoch(pets):
     assert any((run.folder / "tensorboard").iterdir())
 
 
+def scripted(monkeypatch, dices: list[float]) -> list[dict[str, torch.Tensor]]:
+    """Validation that finds these Dices, whatever the weights; a list to which it adds what it was shown."""
+    measure, shown = training._measure, []
+
+    def measured(model, *rest):
+        (loss, _), seen = measure(model, *rest)
+        shown.append({name: value.clone() for name, value in model.state_dict().items()})
+        return (loss, dices[len(shown) - 1]), seen
+
+    monkeypatch.setattr(training, "_measure", measured)
+    return shown
+
+
+@pytest.mark.parametrize(
+    ("dices", "best"), [([0.9, 0.1, 0.2], 1), ([0.1, 0.9, 0.2], 2), ([0.1, 0.2, 0.9], 3), ([0.5, 0.5, 0.5], 1)]
+)
+def test_the_weights_of_the_best_epoch_are_kept(pets, monkeypatch, dices, best):
+    shown = scripted(monkeypatch, dices)
+    run, _ = train(pets, "runs/t/best", epochs=3, force=True)
+    kept = load_file(run.folder / "model.safetensors")
+    same = [all(torch.equal(kept[name], value) for name, value in weights.items()) for weights in shown]
+    assert same == [epoch == best for epoch in (1, 2, 3)]
+
+
+def test_the_average_of_weights_is_what_is_measured_and_kept(pets, monkeypatch):
+    shown, updated = scripted(monkeypatch, [0.5, 0.6, 0.5, 0.6]), []
+    update = optimisation.MovingAverage.update
+
+    def watched(average):
+        update(average)
+        updated[:] = [{name: value.clone() for name, value in average.module.state_dict().items()}]
+
+    monkeypatch.setattr(optimisation.MovingAverage, "update", watched)
+    run, _ = train(pets, "runs/t/averaged", ema_decay=0.9, force=True)
+    kept = load_file(run.folder / "model.safetensors")
+    assert updated[0].keys() == kept.keys() and all(torch.equal(kept[name], value) for name, value in updated[0].items())
+    assert all(torch.equal(shown[-1][name], value) for name, value in updated[0].items())
+    plain, _ = train(pets, "runs/t/plain")
+    raw = load_file(plain.folder / "model.safetensors")
+    convolutions = [name for name, value in raw.items() if value.ndim == 4]
+    assert convolutions and not any(torch.equal(kept[name], raw[name]) for name in convolutions)
+
+
 def test_patience_ends_a_run_that_does_not_improve(pets):
     _, history = train(pets, "runs/t/patient", epochs=30, learning_rate=1e-12, schedule="constant", patience=2)
     assert len(history) < 30
     assert len(history) - history["valid_dice"].idxmax() - 1 == 2
+
+
+def test_patience_is_counted_at_full_size(pets, monkeypatch):
+    scripted(monkeypatch, [0.9] + [0.1] * 19)
+    settings = {"image_size": 64, "epochs": 20, "half_size_share": 0.5, "patience": 2, "force": True}
+    _, history = train(pets, "runs/t/half_patient", **settings)
+    assert len(history) == 12
 
 
 @pytest.mark.parametrize(("schedule", "last"), [("constant", 1.0), ("cosine", 0.0), ("onecycle", 0.0)])
@@ -436,6 +494,22 @@ def test_accumulated_batches_make_the_step_of_one_batch():
     assert [steps for _, steps in ends] == [1, 1, 2, 1, 1]
 
 
+def test_accumulated_batches_leave_the_gradient_of_one_batch():
+    """Which Adam's first step hardly tells from twice as large a one."""
+    fabric, loss_of, gradients = training.start(UNetParameters()), training.build_loss("bce"), []
+    images, scored = torch.rand(4, 3, 4, 4), torch.ones(4, 1, 4, 4, dtype=torch.bool)
+    targets = (torch.rand(4, 1, 4, 4) > 0.5).float()
+    for parts in (1, 2):
+        torch.manual_seed(0)
+        model, parameters = torch.nn.Conv2d(3, 1, 1), UNetParameters(accumulate=parts)
+        wrapped, optimizer = fabric.setup(model, optimisation.build_optimizer(model, parameters))
+        step = optimisation.build_step(wrapped, optimizer, loss_of, fabric, parameters)
+        for batch in zip(images.chunk(parts), targets.chunk(parts), scored.chunk(parts), strict=True):
+            step(*batch, parts)
+        gradients.append(model.weight.grad.clone())
+    torch.testing.assert_close(*gradients)
+
+
 def together(batches):
     return Batch(*(torch.cat(parts) for parts in zip(*batches, strict=True)))
 
@@ -710,6 +784,16 @@ def test_normalisation_is_that_of_these_photographs_and_stays(pets, tmp_path):
     assert own("runs/t/begun", epochs=1) == begun != own("runs/t/new")
 
 
+def test_a_colour_that_is_everywhere_the_same_is_not_divided_by(pets, monkeypatch):
+    statistics = channel_statistics([pets.photograph_path(pet) for pet in pets.split("train")], progress=False)
+    flat = dataclasses.replace(statistics, pixel_std=(*statistics.pixel_std[:2], 0.0))
+    monkeypatch.setattr(normalisation, "channel_statistics", lambda *arguments, **settings: flat)
+    parameters = UNetParameters.checked(SMALL | {"run_dir": "runs/t/no_blue", "data": str(pets.root)})
+    run = runs.open_run(parameters, "03_unet_training")
+    with pytest.raises(ReadableError, match=r"^blue has the same value in every pixel .* set normalisation to imagenet$"):
+        normalisation.mean_and_std(parameters, run, pets)
+
+
 def test_an_interrupt_while_an_epoch_is_copied_leaves_no_mixture(pets, monkeypatch):
     """Of the second epoch's weights some are copied over the first's: the run goes on from its last file, here none."""
     copied, copies = checkpoints.copied, []
@@ -744,6 +828,18 @@ def test_the_scale_of_float16_is_gone_on_with(pets, monkeypatch):
     assert not loaded
     train(pets, "runs/t/scale")
     assert loaded == [7]
+
+
+def test_a_run_that_goes_on_in_other_arithmetic_says_so(pets, monkeypatch, capsys):
+    with pytest.raises(KeyboardInterrupt):
+        train(pets, "runs/t/arithmetic", stop_after=1, precision="32-true")
+    state = checkpoints.load_state(workspace() / "runs/t/arithmetic/resume/state.pt")
+    assert state["progress"]["precision"] == "32-true"
+    monkeypatch.setattr(Precision, "state_dict", lambda self: {"scale": 7})
+    monkeypatch.setattr(Precision, "precision", "16-mixed")
+    monkeypatch.setattr(Precision, "load_state_dict", None)  # a scale that was never kept is not loaded
+    _, history = train(pets, "runs/t/arithmetic", precision="32-true")
+    assert len(history) == 2 and "begun in 32-true and goes on in 16-mixed" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("pixels_a_pass", [1, 10**9])

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -27,6 +26,7 @@ from petseg_lib.data.pictures import (
     some,
 )
 from petseg_lib.data.problems import CONVERTED, IGNORED, LEVELS, STOPS, UNUSABLE, USED, Check, Problem
+from petseg_lib.disk import write_json
 
 COLOURS = {"L": "grey levels alone", "P": "a palette", "RGBA": "an alpha channel", "CMYK": "CMYK colours"}
 
@@ -94,9 +94,7 @@ def usable(dataset: PetDataset, bad_samples: Literal["stop", "skip"]) -> tuple[P
         reasons = _unusable(dataset.pets, pairs)
         if not any(pair.passing for pair in pairs):
             remembered.parent.mkdir(parents=True, exist_ok=True)
-            aside = remembered.with_suffix(f".{os.getpid()}.tmp")
-            aside.write_text(json.dumps(reasons, indent=2), encoding="utf-8")
-            aside.replace(remembered)
+            write_json(remembered, reasons)
     if reasons and bad_samples == "stop":
         raise DatasetError(
             f"{len(reasons)} of {len(dataset.pets)} pets cannot be used: {some(reasons.values())}; repair them, or set "

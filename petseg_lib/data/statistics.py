@@ -20,6 +20,7 @@ from tqdm.std import tqdm
 
 from petseg_lib.data.pets import Pet, PetDataset
 from petseg_lib.data.pictures import DatasetError, open_rgb, read_trimap
+from petseg_lib.disk import write_json
 
 Triple = tuple[float, float, float]
 
@@ -74,9 +75,7 @@ def channel_statistics(paths: Sequence[Path], workers: int | None = None, progre
 
 def save_statistics(stats: ChannelStatistics, path: Path) -> None:
     """Write them as JSON, whole or not at all."""
-    aside = path.with_name(f".{path.name}.part")
-    aside.write_text(json.dumps(asdict(stats), indent=2) + "\n", encoding="utf-8")
-    aside.replace(path)
+    write_json(path, asdict(stats))
 
 
 def load_statistics(path: Path) -> ChannelStatistics:

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from petseg_lib.config import ReadableError
+from petseg_lib.data.masks import BACKGROUND, BORDER, PET
 from petseg_lib.data.synthetic_coat import COATS
 from petseg_lib.data.synthetic_paint import Painter, rgb
 from petseg_lib.data.synthetic_pet import POSES, Pose, draw_pet, portrait
@@ -21,7 +22,6 @@ from petseg_lib.data.synthetic_scene import paint_garden, paint_room
 from petseg_lib.data.synthetic_shapes import Blob, Frame
 from petseg_lib.data.synthetic_things import Scene, paint_distractors
 
-PET, BACKGROUND, BORDER = 1, 2, 3
 SMALLEST_COUNT = 20
 PETS_A_WORKER = 30  # starting a process costs about as much as a few pets
 SIDES = ((300, 400), (400, 300), (320, 320), (260, 340), (360, 270), (240, 320), (380, 300), (300, 220), (400, 400), (280, 380))

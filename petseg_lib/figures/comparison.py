@@ -52,13 +52,13 @@ def dice_by_breed(table: pd.DataFrame) -> Figure:
     """
     order = table.groupby(["species", "breed"]).agg(dice=("mean", "mean"), images=("images", "max"))
     order = order.reset_index().sort_values(["species", "dice"], ignore_index=True)
-    place_of = {breed: place for place, breed in enumerate(order["breed"])}
+    place_of = {breed: place for place, breed in enumerate(zip(order["species"], order["breed"], strict=True))}
     looks = run_looks(table["run"].unique())
     figure, axes = chart(height=1.2 + len(order) * max(0.27, 0.13 * len(looks)))
     spread = dict(zip(looks, np.linspace(-0.24, 0.24, len(looks)) if len(looks) > 1 else [0.0], strict=True))
     for name, look in looks.items():
         rows = table[table["run"] == name]
-        places = rows["breed"].map(place_of) + spread[name]
+        places = [place_of[breed] + spread[name] for breed in zip(rows["species"], rows["breed"], strict=True)]
         errors = (rows["mean"] - rows["low"], rows["high"] - rows["mean"])
         axes.errorbar(
             rows["mean"],

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 from nbconvert.filters import escape_latex
 
@@ -74,8 +75,9 @@ def as_text(table: pd.DataFrame) -> pd.DataFrame:
 
 def _column_as_text(column: pd.Series) -> pd.Series:
     if pd.api.types.is_float_dtype(column):
-        sizes = column[column != 0].abs()
-        if (column.dropna() % 1 == 0).all():
+        finite = column[np.isfinite(column)]
+        sizes = finite[finite != 0].abs()
+        if (finite % 1 == 0).all():
             style = "{:.0f}"
         else:
             enough = sizes.min() >= (0.001 if sizes.max() < 0.01 else 0.00005)  # for four decimals
@@ -88,7 +90,12 @@ def tables_of(runs_folder: Path, figures_folder: Path) -> list[Table]:
     """All tables of a folder of run folders: the runs' own, and each CSV file beside their figures."""
     runs = measured_runs(runs_folder)
     exported = [
-        Table(path.stem, f"{path.name}, as the notebooks leave it.", shown(path), as_text(pd.read_csv(path)))
+        Table(
+            path.stem,
+            f"{path.name}, as the notebooks leave it.",
+            shown(path),
+            as_text(pd.read_csv(path, keep_default_na=False, na_values=[""])),
+        )
         for path in sorted(figures_folder.glob("*.csv"))
     ]
     return [*exported, summary(runs), conventions(runs)] if runs else exported
