@@ -79,7 +79,7 @@ class Parameters(BaseModel):
         given |= {name: namespace.get(name) for name in _injected_names(namespace.get("In", []))}
         missing = [name for name in cls.model_fields if name not in given]
         if missing:
-            raise ParameterError(f"the parameters cell must set {', '.join(missing)}")
+            raise ParameterError(f"the parameters cell must run first, and set {', '.join(missing)}")
         return cls.checked(given)
 
     @classmethod
@@ -116,7 +116,8 @@ def _sentence(model: type[Parameters], error: dict[str, Any]) -> str:
         return f"unknown parameter {name!r}" + (f": did you mean {near[0]!r}?" if near else "")
     if error["type"] == "missing":
         return f"parameter {name} is missing ({model.model_fields[name].description})"
-    reason = error["msg"].removeprefix("Value error, ").replace("Input should be", "it must be")
+    reason = error["msg"].removeprefix("Value error, ").replace("Input should be", "it must be").split(" after validation")[0]
+    reason = reason.replace("String should have", "it must have").replace("List should have", "it must have")
     return f"parameter {name} is {error['input']!r}, but {reason} ({model.model_fields[name].description})"
 
 
@@ -274,7 +275,7 @@ class PredictionParameters(Parameters):
     run_dir: str = Field("runs/demo/predict", min_length=1, description=Parameters.model_fields["run_dir"].description)
     model_run: str = Field("unet", min_length=1, description="run folder of a training, or its name beside this run")
     photographs: str = Field("", description="folder of photographs to cut out, or one file; empty = the test split's")
-    threshold: number(float, gt=0, lt=1) = Field(0.5, description="pet where the probability is above it, 0 to 1")
+    threshold: number(float, gt=0, lt=1) = Field(0.5, description="pet where the probability is above it, above 0 to below 1")
     shown: number(int, ge=1, le=50) = Field(8, description="photographs in the picture, 1 to 50")
     train_missing: bool = Field(True, description="train the profile's run that does not stand yet")
 

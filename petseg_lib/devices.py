@@ -8,6 +8,8 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments import LightningEnvironment
 
+from petseg_lib.config import ReadableError
+
 TRIM_THRESHOLD, MMAP_MAX, ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
 
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # in notebooks its word on the precision looked like an error
@@ -21,8 +23,12 @@ def open_fabric(device: str = "auto", precision: str = "auto") -> Fabric:
         precision: `auto` (bf16 where the hardware computes in it), `32-true`, `bf16-mixed` or `16-mixed`.
 
     Raises:
-        RuntimeError: the device is not there (Lightning Fabric's own sentence).
+        ReadableError: the device is not there.
     """
+    there = {"auto": True, "cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there[device]:
+        has = ", ".join(name for name, is_there in there.items() if is_there)
+        raise ReadableError(f"parameter device is {device!r}, but this machine with this PyTorch has {has}")
     fabric = _fabric(device, "32-true")
     if fabric.device.type == "cpu":
         keep_freed_memory()

@@ -32,7 +32,7 @@ def mean_and_std(parameters: TrainingParameters, run: Run, dataset: PetDataset) 
         else:
             photographs = [dataset.photograph_path(pet) for pet in dataset.split("train")]
             statistics = channel_statistics(photographs, progress=False)
-            source = "computed now from the train split (notebook 02 has not run on these photographs)"
+            source = f"computed now from the train split (no finished notebook 02 of these photographs at {shown(saved.folder)})"
         if 0 in statistics.pixel_std:
             flat = ("red", "green", "blue")[statistics.pixel_std.index(0)]
             raise ReadableError(

@@ -85,8 +85,7 @@ class Run:
         """Write metrics.json, which makes the run complete, and drop what only a run under way needs."""
         write_json(self.folder / "metrics.json", metrics)
         shutil.rmtree(self.folder / "resume", ignore_errors=True)
-        if self.folder in _LOCKS:
-            _LOCKS.pop(self.folder).release()
+        _unlock(self)
 
     def write_table(self, name: str, table: pd.DataFrame) -> None:
         """Write a table as `name`, a CSV file, whole or not at all."""
@@ -122,9 +121,13 @@ def open_run(parameters: Parameters, notebook: str) -> Run:
     check_place(run, parameters)
     run.folder.mkdir(parents=True, exist_ok=True)
     _lock(run)
-    if _stands(run, parameters):
-        return run
-    check_data(run, parameters)
+    try:
+        if _stands(run, parameters):
+            return run
+        check_data(run, parameters)
+    except ReadableError:
+        _unlock(run)  # a notebook's kernel lives on
+        raise
     for name in _RESULTS:
         path = run.folder / name
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
@@ -226,7 +229,7 @@ def check_parameters(run: Run, parameters: TrainingParameters) -> None:
         words = ", ".join(f"{name} is {given[name]!r} and was {standing[name]!r}" for name in changed)
         raise RunError(
             f"{shown(run.folder)} holds {'a finished' if run.complete else 'an interrupted'} run of other parameters: {words}; "
-            "choose another run folder, or force it to be trained again from the start"
+            "choose another run folder, or train it again from the start with force = True (--force, FORCE=1)"
         )
 
 
@@ -284,14 +287,21 @@ def _lock(run: Run) -> None:
         _LOCKS[run.folder] = _acquired(run)
 
 
+def _unlock(run: Run) -> None:
+    if run.folder in _LOCKS:
+        _LOCKS.pop(run.folder).release()
+
+
 def _acquired(run: Run) -> FileLock:
     lock = FileLock(run.folder / ".lock")
     try:
         lock.acquire(blocking=False)
         return lock
     except Timeout:
-        sentence = f"another process is working on {shown(run.folder)}: wait until it ends, or choose another folder"
-        raise RunError(sentence) from None
+        raise RunError(
+            f"another process is working on {shown(run.folder)}: wait until it ends (of a notebook, its kernel), or choose "
+            "another folder"
+        ) from None
 
 
 def find_run(name: str, beside: Run) -> Run:

@@ -50,10 +50,11 @@ def train_missing(sweep: Profile, file: Path, settings: dict[str, str]) -> None:
     Raises:
         RunError: a run stands under other parameters; `petseg sweep` trains such runs again.
     """
-    for name, (notebook, stated) in sweep.runs.items():
-        run = Run(folder_of(sweep, name))
-        if not is_finished(run, as_stated(run, notebook, stated)):
-            run_again(run.folder, left_open(run, notebook, stated) | settings, file)
+    runs = {name: Run(folder_of(sweep, name)) for name in sweep.runs}
+    missing = [name for name, run in runs.items() if not is_finished(run, as_stated(run, *sweep.runs[name]))]
+    for number, name in enumerate(missing, 1):
+        print(f"Run {number} of {len(missing)} that are missing: {name}", flush=True)
+        run_again(runs[name].folder, left_open(runs[name], *sweep.runs[name]) | settings, file)
 
 
 def folder_of(sweep: Profile, run: str) -> Path:

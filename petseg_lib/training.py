@@ -4,6 +4,7 @@ import math
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -40,6 +41,13 @@ def start(parameters: TrainingParameters) -> Fabric:
 
 class TrainingError(ReadableError):
     """A training run that cannot go on. What it had reached stands in its folder."""
+
+
+class TrainingInterrupted(KeyboardInterrupt):
+    """Ctrl-C, or a notebook's button: in a notebook one sentence, without a traceback."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [str(self)]
 
 
 @dataclass
@@ -108,6 +116,7 @@ def fit(
     set_epoch(train_loader, progress.epoch + 1, parameters.epochs)
     endless = iter(train_loader)  # one pass for all epochs, so that workers start once and make the next one's batches meanwhile
     with (
+        _interruptible(progress),
         SummaryWriter(run.folder / "tensorboard", purge_step=progress.epoch + 1) as writer,
         Checkpointer(run, description) as checkpointer,
         released(step, getattr(optimizer, "updates", None)),
@@ -116,7 +125,9 @@ def fit(
             epoch, began = progress.epoch + 1, time.perf_counter()
             torch.manual_seed(parameters.seed * 1_000_003 + epoch)
             batches = islice(endless, len(train_loader))
-            batches = tqdm(batches, f"epoch {epoch}/{parameters.epochs}", len(train_loader), leave=False, disable=not watched)
+            batches = tqdm(
+                batches, f"epoch {epoch}/{parameters.epochs}", len(train_loader), False, sys.stdout, disable=not watched
+            )
             try:
                 smaller = half_size(parameters, epoch)
                 losses, counts, rates = _train_epoch(step, batches, optimizer, schedule, fabric, averaged, parameters, smaller)
@@ -248,6 +259,15 @@ def _means(losses: list[Tensor], counts: list[Tensor]) -> tuple[float, float]:
     """Kept on the device until here: one synchronisation an epoch, not one a step."""
     table = torch.cat(counts).cpu().double()  # Apple's GPUs have no float64
     return (torch.stack(losses).sum() / len(table)).item(), dice_from_counts(*table.T).mean().item()
+
+
+@contextmanager
+def _interruptible(progress: Progress) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        reached = f"after epoch {progress.epoch}, which is kept" if progress.epoch else "before an epoch was finished"
+        raise TrainingInterrupted(f"Interrupted {reached}: run this again, and it goes on from there.") from None
 
 
 def _done(progress: Progress, parameters: TrainingParameters) -> bool:

@@ -55,8 +55,8 @@ class DatasetBrowser(VBox):
         self.picture, self.caption = _picture(), Label()
         super().__init__(
             [
-                HBox([self.breed, self.split, self.border_policy]),
-                HBox([self.next, self.random, self.augment]),
+                _row(self.breed, self.split, self.border_policy),
+                _row(self.next, self.random, self.augment),
                 self.picture,
                 self.caption,
             ]
@@ -122,12 +122,12 @@ class _Viewer(VBox):
             raise ValueError("there is no photograph to view: at least 1 is needed")
         self._titles = list(titles)
         options = [(breed_label(title), number) for number, title in enumerate(titles)]
-        self.choice = _dropdown("photograph", options, 0)
+        self.choice = _dropdown("photograph", options, 0, "26em")
         self.previous = Button(description="previous", icon="arrow-left")
         self.next = Button(description="next", icon="arrow-right")
         self.threshold = FloatSlider(threshold, min=0, max=1, step=0.01, description="threshold", readout_format=".2f")
         self.picture = _picture()
-        super().__init__([HBox([self.choice, self.previous, self.next]), self.picture, HBox([self.threshold, *beside])])
+        super().__init__([_row(self.choice, self.previous, self.next), self.picture, _row(self.threshold, *beside)])
         self.choice.observe(lambda change: self._load(), "value")
         self.previous.on_click(lambda button: self._step(-1))
         self.next.on_click(lambda button: self._step(1))
@@ -189,7 +189,7 @@ class PredictionViewer(_Viewer):
         scores = {
             name: image_dice(shown.truth, probability, threshold, shown.scored) for name, probability in shown.by_model().items()
         }
-        self.dice.value = "    ".join(f"{run_label(name)} Dice {score:.4f}".strip() for name, score in scores.items())
+        self.dice.value = " · ".join(f"{run_label(name)} Dice {score:.4f}".strip() for name, score in scores.items())
         self.picture.value = self._live.png()
 
 
@@ -223,8 +223,13 @@ def prediction_viewer(
     return PredictionViewer(items, titles, threshold)
 
 
-def _dropdown(name: str, options: Any, value: Any) -> Dropdown:
-    return Dropdown(options=options, value=value, description=name, layout={"width": "16em"})
+def _row(*widgets: ipywidgets.Widget) -> HBox:
+    """Widgets side by side, on more lines where the window is narrow."""
+    return HBox(widgets, layout={"flex_flow": "row wrap"})
+
+
+def _dropdown(name: str, options: Any, value: Any, width: str = "16em") -> Dropdown:
+    return Dropdown(options=options, value=value, description=name, layout={"width": width})
 
 
 def _picture() -> ipywidgets.Image:

@@ -64,7 +64,7 @@ def test_profiles_hold_known_names_and_right_values(profile):
         ("epochs", True, "no numbers"),
         ("border_policy", "fur", "'pet', 'background', 'edge' or 'ignore'"),
         ("limit_images", 1, "2 images or more"),
-        ("data", "", "at least 1 character"),
+        ("data", "", "it must have at least 1 character"),
     ],
 )
 def test_a_bad_value_is_one_sentence_with_name_value_and_what_is_allowed(name, value, allowed):
@@ -88,7 +88,7 @@ def test_a_notebook_gives_its_parameters_and_nothing_else():
     cell = literals(parameters_cell("03_unet_training"))
     assert UNetParameters.from_notebook({**cell, "something": object()}) == UNetParameters()
     del cell["epochs"]
-    with pytest.raises(ParameterError, match="must set epochs"):
+    with pytest.raises(ParameterError, match="must run first, and set epochs"):
         UNetParameters.from_notebook(cell)
 
 

@@ -293,7 +293,7 @@ def test_dice_over_time_rises_and_ends_with_all_the_seconds():
     line = figure.axes[0].get_lines()[0]
     assert line.get_xdata()[-1] == pytest.approx(history["seconds"].sum() / 60)
     assert list(line.get_ydata()) == list(history["valid_dice"].cummax())
-    labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels == ["UNet", "ResNet34-UNet"]
 
 
@@ -320,9 +320,9 @@ def test_marks_tell_runs_apart_where_a_grey_print_has_no_colours():
     _, dice, rate = figures.training_curves(histories).axes
     assert [line.get_marker() for line in rate.lines] == marks
     assert [line.get_marker() for line in dice.lines[1::3]] == marks
-    over_time = figures.dice_over_time(histories).axes[0]
-    assert [line.get_marker() for line in over_time.lines[::2]] == marks
-    assert [handle.get_marker() for handle in over_time.get_legend().get_lines()] == marks
+    over_time = figures.dice_over_time(histories)
+    assert [line.get_marker() for line in over_time.axes[0].lines[::2]] == marks
+    assert [handle.get_marker() for handle in over_time.legends[0].get_lines()] == marks
 
 
 def test_dice_distribution_has_a_dot_an_image_and_the_mean():

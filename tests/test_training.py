@@ -5,6 +5,7 @@ import dataclasses
 import json
 import math
 import platform
+import signal
 import subprocess
 import sys
 import warnings
@@ -13,6 +14,7 @@ from functools import partial
 import pandas as pd
 import pytest
 import torch
+from filelock import FileLock
 from lightning_fabric.plugins.precision import Precision
 from safetensors.torch import load_file
 
@@ -458,6 +460,35 @@ def test_a_second_process_on_a_folder_is_refused(temporary_workspace):
     assert "RunError: another process is working on runs/t/one: wait until it ends" in refused.stderr
     run.finish({})
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False).stderr == ""
+
+
+def test_a_refused_start_leaves_the_folder_to_others(pets):
+    """As of a notebook whose kernel lives on."""
+    train(pets, "runs/t/refused", epochs=1)
+    for wrong in (UNetParameters, ComparisonParameters):
+        with pytest.raises(runs.RunError, match="runs/t/refused holds"):
+            runs.open_run(wrong.checked({"run_dir": "runs/t/refused"}), "05_comparison")
+        with FileLock(workspace() / "runs/t/refused/.lock", timeout=0):
+            pass
+
+
+@pytest.mark.parametrize(("stop_after", "sentence"), [(1, "after epoch 1, which is kept"), (0, "before an epoch was finished")])
+def test_an_interrupt_is_a_sentence_without_a_traceback(pets, monkeypatch, stop_after, sentence):
+    if not stop_after:
+        monkeypatch.setattr(training, "_train_epoch", lambda *arguments: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt) as caught:
+        train(pets, "runs/t/interrupted", stop_after, force=True)
+    assert caught.value._render_traceback_() == [f"Interrupted {sentence}: run this again, and it goes on from there."]
+
+
+@pytest.mark.parametrize("device", ["cuda", "mps"])
+def test_a_device_that_is_not_there_is_one_sentence(monkeypatch, device):
+    for backend in (torch.cuda, torch.backends.mps):
+        monkeypatch.setattr(backend, "is_available", lambda: False)
+    with pytest.raises(
+        ReadableError, match=f"^parameter device is '{device}', but this machine with this PyTorch has auto, cpu$"
+    ):
+        devices.open_fabric(device)
 
 
 def test_history_catches_up_with_a_state_that_was_saved_before_it(pets):

@@ -79,12 +79,9 @@ def dice_over_time(histories: Mapping[str, pd.DataFrame]) -> Figure:
         axes.step(minutes, best, where="post", color=look.colour, label=look.label, **_marks(look.marker, len(history), number))
         axes.plot(minutes.iloc[-1], best.iloc[-1], look.marker, color=look.colour, markersize=7, clip_on=False)
     axes.set(xlabel="training time, minutes", ylabel="best validation dice_image so far", ylim=(None, 1))
-    # What rises leaves a logarithmic axis empty above its beginning, a linear one below its end.
-    if _log_where_unequal(axes, [history["seconds"].sum() for history in histories.values()]):
-        axes.legend(loc="upper left")
-    else:
+    if not _log_where_unequal(axes, [history["seconds"].sum() for history in histories.values()]):
         axes.set_xlim(left=0)
-        axes.legend(loc="lower right")
+    figure.legend(loc="outside upper center", ncols=min(4, len(histories)))
     return figure
 
 
