@@ -2,6 +2,7 @@
 
 import json
 import pickle  # for the name of its error alone
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from petseg_lib.config import TrainingParameters, shown
 from petseg_lib.data.masks import BORDER_POLICIES
-from petseg_lib.disk import write_atomically
+from petseg_lib.disk import from_here, write_atomically
 from petseg_lib.models import build_model
 from petseg_lib.runs import Run, RunError
 
@@ -43,6 +44,19 @@ def save_model(path: Path, weights: dict[str, Tensor], description: dict[str, An
     """Write a model's weights (its `state_dict()`) and its description (`describe_model`) as one safetensors file."""
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     write_atomically(path, safetensors.torch.save(weights, metadata={"petseg": json.dumps(description)}))
+
+
+def load_run(run_dir: str) -> tuple[Run, nn.Module, dict[str, Any]]:
+    """A run as a command names it, its best network, and that one's description; it is said where the run is not finished.
+
+    Raises:
+        RunError: the run has no usable model.
+    """
+    run = Run(from_here(run_dir))
+    model, description = load_model(run.folder / "model.safetensors")
+    if not run.complete:
+        print(f"petseg: {shown(run.folder)} is not finished: its best weights so far are used", file=sys.stderr)
+    return run, model, description
 
 
 def load_model(path: Path) -> tuple[nn.Module, dict[str, Any]]:

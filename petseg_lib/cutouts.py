@@ -12,14 +12,13 @@ from lightning_fabric import Fabric
 from PIL import Image
 from torch import nn
 
-from petseg_lib.checkpoints import load_model
-from petseg_lib.config import ReadableError, shown
+from petseg_lib.checkpoints import load_run
+from petseg_lib.config import ReadableError
 from petseg_lib.data.pictures import DatasetError, found, photographs_in, read_upright, some
 from petseg_lib.devices import open_fabric
-from petseg_lib.disk import from_here, write_table
+from petseg_lib.disk import expanded, write_table
 from petseg_lib.evaluation import probabilities
 from petseg_lib.inference import for_inference
-from petseg_lib.runs import Run
 
 FOLDERS, TABLE = ("masks", "cutouts"), "cutouts.csv"
 COLUMNS = ["name", "width", "height", "share", "unsure"]
@@ -158,14 +157,11 @@ def cut_out_folder(run_dir: str, photographs: str, out: str, threshold: float = 
     """
     if not 0 < threshold < 1:
         raise ReadableError(f"threshold is {threshold}, but it must be above 0 and below 1")
-    place, folder = found(photographs), Path(out).expanduser().resolve()
+    place, folder = found(photographs), expanded(out).resolve()
     paths = photographs_in(photographs)
     if folder == paths[0].resolve().parent or (place.is_dir() and folder.is_relative_to(place.resolve())):
         raise ReadableError(f"{out} lies in the folder of the photographs, where nothing is written: name another one")
     if paths[0].resolve().parent in [folder / kind for kind in FOLDERS]:
         raise ReadableError(f"{photographs} is where {out} gets its results: name another one")
-    run = Run(from_here(run_dir))
-    model, description = load_model(run.folder / "model.safetensors")
-    if not run.complete:
-        print(f"{shown(run.folder)} is not finished: its best weights so far are used")
+    _, model, description = load_run(run_dir)
     return cut_out_all(model, description, paths, folder, open_fabric(), threshold, "skip")

@@ -21,8 +21,20 @@ CANNOT_FLUSH = (errno.EINVAL, errno.ENOTSUP)  # what some network, virtual and F
 
 def from_here(path: str | Path) -> Path:
     """A path as a command means it: from the current folder where it is there, else from the workspace. Need not exist."""
-    path = Path(path).expanduser()
+    path = expanded(path)
     return path if path.exists() else workspace() / path
+
+
+def expanded(path: str | Path) -> Path:
+    """A path whose ~ is a home folder.
+
+    Raises:
+        ReadableError: it is that of a user who is not known here.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise ReadableError(f"{path} cannot be found: there is no such user") from None
 
 
 class DiskError(ReadableError):

@@ -15,7 +15,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from petseg_lib.checkpoints import load_model
+from petseg_lib.checkpoints import load_run
 from petseg_lib.config import BorderPolicy
 from petseg_lib.data.cache import Cache, open_cache, resize_photograph
 from petseg_lib.data.loaders import normalise
@@ -24,9 +24,7 @@ from petseg_lib.data.pets import Pet, PetDataset, open_dataset
 from petseg_lib.data.pictures import read_photograph, read_trimap
 from petseg_lib.devices import open_fabric
 from petseg_lib.dice import dice_from_counts
-from petseg_lib.disk import from_here
 from petseg_lib.inference import for_inference, logits_of, map_passes
-from petseg_lib.runs import Run
 
 RESOLUTIONS = ("model", "native")
 # Which of the trimap's values 1 pet, 2 background, 3 border are the target, and which are scored at all.
@@ -231,14 +229,13 @@ class ConstantModel(nn.Module):
 
 
 def evaluate_run(run_dir: str, data: str, split: str = "test") -> pd.DataFrame:
-    """Measure a finished run again, on any folder: its `dice_table`.
+    """Measure a run again, with its best weights, on any folder: its `dice_table`.
 
     Raises:
         RunError: the run has no usable model.
         DatasetError: the folder cannot be read.
     """
-    run = Run(from_here(run_dir))
-    model, description = load_model(run.folder / "model.safetensors")
+    run, model, description = load_run(run_dir)
     dataset = open_dataset(data)
     pets = dataset.split(split)
     cache = open_cache(dataset, pets, description["image_size"])

@@ -21,6 +21,7 @@ from typing import Any
 import yaml
 
 from petseg_lib.config import NOTEBOOKS, ParameterError, workspace
+from petseg_lib.disk import expanded
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DERIVED = ("run_dir", "figures_dir")
@@ -96,7 +97,7 @@ def settings_from_environment() -> dict[str, str]:
             raise ParameterError(f"SET is not a list of NAME=VALUE: {word} has no =")
     settings = dict(word.split("=", 1) for word in words)
     if data := os.environ.get("DATA"):
-        settings["data"] = data if data == "demo" else str(Path(data).expanduser().resolve())
+        settings["data"] = data if data == "demo" else str(expanded(data).resolve())
     return settings
 
 

@@ -98,7 +98,11 @@ class Run:
         return path
 
     def _json(self, name: str) -> dict[str, Any]:
-        return json.loads(self._existing(name).read_text(encoding="utf-8"))
+        path = self._existing(name)
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise RunError(f"{shown(path)} is damaged ({error}): run its notebook again into another folder") from None
 
 
 def open_run(parameters: Parameters, notebook: str) -> Run:

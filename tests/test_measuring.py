@@ -54,6 +54,7 @@ def write_run(folder, model, **changes):
     folder.mkdir()
     checkpoints.save_model(folder / "model.safetensors", model.state_dict(), DESCRIPTION | changes)
     (folder / "params.json").write_text(json.dumps({"parameters": {"batch_size": 3}}))
+    (folder / "metrics.json").write_text("{}")
     return Run(folder)
 
 
@@ -197,3 +198,14 @@ def test_the_command_ends_in_a_sentence(run_of_everything, pets, temporary_works
     assert "petseg evaluate: error: argument --split: invalid choice: 'dev'" in capsys.readouterr().err.splitlines()[-1]
     with pytest.raises(DatasetError, match="there is no split 'dev': it must be train, valid, trainval or test"):
         evaluation.evaluate_run(run, data, "dev")
+
+
+def test_a_home_of_nobody_and_a_damaged_record_are_sentences(run_of_everything, pets, capsys):
+    assert main(["evaluate", "~nosuchuser/run", "--data", "demo"]) == 2
+    assert capsys.readouterr().err == "petseg: ~nosuchuser/run cannot be found: there is no such user\n"
+    (run_of_everything.folder / "metrics.json").unlink()
+    (run_of_everything.folder / "params.json").write_text('{"parameters": {"batch_s')
+    assert main(["evaluate", str(run_of_everything.folder), "--data", str(pets.root)]) == 2
+    unfinished, damaged = capsys.readouterr().err.splitlines()
+    assert unfinished.endswith("everything is not finished: its best weights so far are used")
+    assert "params.json is damaged (" in damaged and "another folder" in damaged

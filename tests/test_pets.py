@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from petseg_lib.config import ReadableError
 from petseg_lib.data import pets, statistics, synthetic
 from petseg_lib.data.pets import dataset_folder, describe, load_pets, open_dataset
 from petseg_lib.data.pictures import DatasetError, read_photograph, read_trimap
@@ -233,5 +234,5 @@ def test_a_list_that_cannot_be_read_is_not_called_another_text(tiny_dataset, mon
 
 @pytest.mark.skipif(os.name == "nt", reason="homes of users by ~NAME")
 def test_a_home_of_nobody_is_told_in_words():
-    with pytest.raises(DatasetError, match="the data folder ~nosuchuser/pets cannot be found"):
+    with pytest.raises(ReadableError, match="~nosuchuser/pets cannot be found: there is no such user"):
         dataset_folder("~nosuchuser/pets")

@@ -423,7 +423,7 @@ def test_a_finished_run_is_not_trained_again_unless_forced(pets):
 def test_a_run_of_other_parameters_is_refused_with_their_names(pets):
     run, _ = train(pets, "runs/t/other", epochs=1)
     refused = (
-        "an interrupted run of other parameters: seed is 5 and was 0, epochs is 2 and was 1; choose another run folder, or force"
+        "an interrupted run of other parameters: seed is 5 and was 0, epochs is 2 and was 1; choose another run folder, or train it"
     )
     with pytest.raises(runs.RunError, match=refused):
         open_small("runs/t/other", seed=5)
@@ -465,9 +465,9 @@ def test_a_second_process_on_a_folder_is_refused(temporary_workspace):
 def test_a_refused_start_leaves_the_folder_to_others(pets):
     """As of a notebook whose kernel lives on."""
     train(pets, "runs/t/refused", epochs=1)
-    for wrong in (UNetParameters, ComparisonParameters):
-        with pytest.raises(runs.RunError, match="runs/t/refused holds"):
-            runs.open_run(wrong.checked({"run_dir": "runs/t/refused"}), "05_comparison")
+    for wrong in (UNetParameters(run_dir="runs/t/refused"), ComparisonParameters(run_dir="runs/t/refused", data="nowhere")):
+        with pytest.raises(ReadableError, match=r"holds an interrupted run of other parameters|nowhere.* does not exist"):
+            runs.open_run(wrong, "05_comparison")
         with FileLock(workspace() / "runs/t/refused/.lock", timeout=0):
             pass
 

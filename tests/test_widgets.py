@@ -156,7 +156,7 @@ def test_viewer_puts_two_models_side_by_side():
     assert changes(viewer, lambda: setattr(viewer.threshold, "value", 0.4))
     first, second = (expected_dice(items[0], items[0].probability[name], 0.4) for name in ("unet", "resnet34_unet"))
     assert first != second
-    assert viewer.dice.value == f"UNet Dice {first:.4f}    ResNet34-UNet Dice {second:.4f}"
+    assert viewer.dice.value == f"UNet Dice {first:.4f} · ResNet34-UNet Dice {second:.4f}"
 
 
 def test_viewer_asks_a_function_for_one_photograph_at_a_time():

@@ -23,6 +23,7 @@ from tqdm.std import tqdm
 
 from petseg_lib.data.pets import PetDataset, load_pets, settle
 from petseg_lib.data.pictures import DatasetError, some
+from petseg_lib.disk import expanded
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def download(folder: str | Path, progress: bool = True, archives: tuple[Archive,
     """
     if not hasattr(tarfile, "data_filter"):
         raise DatasetError(f"unpacking safely needs Python 3.11.4 or later, but this is {platform.python_version()}")
-    folder = Path(folder).expanduser()
+    folder = expanded(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

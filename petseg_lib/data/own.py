@@ -25,6 +25,7 @@ from petseg_lib.data.pictures import (
     photographs_in,
     some,
 )
+from petseg_lib.disk import expanded
 
 FEWEST = 4  # of which one is tested on, one validates, and two are trained on
 JPEG = {"quality": 95, "subsampling": 0}
@@ -60,7 +61,7 @@ def from_masks(
         ReadableError: an argument is wrong. DatasetError: too few photographs have a mask, or a file cannot be used; nothing
             is left behind.
     """
-    out = Path(out).expanduser()
+    out = expanded(out)
     if out.exists():
         raise ReadableError(f"{out} is there already: name a folder that is not, since nothing is written over")
     if not 0 < test_share < 1:

@@ -110,14 +110,11 @@ def dataset_folder(data: str) -> Path:
             absolute, or relative to the current folder or else to the workspace.
 
     Raises:
-        DatasetError: it is in the home of a user who is not known here.
+        ReadableError: it is in the home of a user who is not known here.
     """
     if data == "demo":
         return _demo_folder()
-    try:
-        return from_here(data)
-    except RuntimeError as error:
-        raise DatasetError(f"the data folder {data} cannot be found: {error}") from error
+    return from_here(data)
 
 
 def describe(dataset: PetDataset) -> pd.DataFrame:
