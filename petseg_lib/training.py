@@ -271,7 +271,7 @@ def _interruptible(progress: Progress) -> Iterator[None]:
 
 
 def _done(progress: Progress, parameters: TrainingParameters) -> bool:
-    # Epochs at half size are no reason to stop: validation is at full size, where they promise more than they show.
+    # Epochs at half size are no reason to stop: those at full size, with which Dice jumps, are still to come.
     waited = progress.epoch - max(progress.best_epoch, full_size_from(parameters) - 1)
     return progress.epoch >= parameters.epochs or 0 < parameters.patience <= waited
 
