@@ -8,6 +8,7 @@ import io
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -144,7 +145,7 @@ def execute(notebook: Path, folder: Path, parameters: dict[str, Any]) -> Path:
     if running.exists():
         running.replace(executed)
     if status != 0 or not (folder / "metrics.json").is_file():
-        reason = _last_error(executed, complaints) if status else "it ended without writing metrics.json"
+        reason = _last_error(executed, complaints, status) if status else "it ended without writing metrics.json"
         message = f"run {folder.name} failed: {reason} (see {shown(executed)})"
         (folder / "error.txt").write_text(message + "\n", encoding="utf-8")
         raise NotebookError(message)
@@ -231,13 +232,17 @@ def _stop(process: subprocess.Popen) -> None:
             process.wait()
 
 
-def _last_error(executed: Path, complaints: str) -> str:
-    """The last line of the notebook's error, or of papermill's where no cell has one (a killed kernel)."""
+def _last_error(executed: Path, complaints: str, status: int) -> str:
+    """The last line of the notebook's error; where no cell has one, the signal that ended papermill, or the last line of its own."""
     try:
         cells = json.loads(executed.read_text(encoding="utf-8"))["cells"] if executed.is_file() else []
     except ValueError:  # papermill was ended while it wrote, or the disk is full
         cells = []
     outputs = [output for cell in cells for output in cell.get("outputs", []) if output["output_type"] == "error"]
-    text = "\n".join(line for output in outputs for line in output["traceback"]) or complaints
-    lines = [line.strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines() if line.strip()]
-    return lines[-1] if lines else "papermill ended without a word"
+    text = "\n".join(line for output in outputs for line in output["traceback"])
+    if not text and status < 0:
+        return f"papermill was ended by a signal ({signal.strsignal(-status)})"
+    # The kernel's own log goes there as well, and says that it begins.
+    lines = [line.strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", text or complaints).splitlines()]
+    lines = [line for line in lines if line and not line.startswith("[IPKernelApp]")]
+    return lines[-1] if lines else f"papermill ended with exit status {status}, without a word"

@@ -52,7 +52,7 @@ def good(tmp_path_factory):
     kernel = workspace / "jupyter" / "kernels" / "python3" / "kernel.json"
     kernel.parent.mkdir(parents=True)
     kernel.write_text(json.dumps({"argv": ["/nowhere/python"], "display_name": "wrong", "language": "python"}))
-    given = ["-f", "demo", "-p", "data", 'it\'s $HOME "here"', "-p", "seed", "3"]
+    given = ["-f", "demo", "-p", "data", 'it\'s $HOME "here"', "-p", "limit_images", "3"]
     process = start(workspace, "run", str(notebook), "--out", f"runs/demo/{RUN}", *given, JUPYTER_PATH=str(workspace / "jupyter"))
     output, complaints = process.communicate(timeout=120)
     return workspace / "runs" / "demo" / RUN, process.returncode, output, complaints
@@ -72,7 +72,7 @@ def test_a_good_run_is_done(good):
 def test_parameters_arrive_as_they_are(good):
     metrics = json.loads((good[0] / "metrics.json").read_text())
     assert metrics["data"] == 'it\'s $HOME "here"'
-    assert metrics["seed"] == 3
+    assert metrics["limit_images"] == 3
     assert metrics["run_dir"] == f"runs/demo/{RUN}"
     assert metrics["figures_dir"] == "figures/demo"
 
@@ -211,9 +211,9 @@ def test_an_interrupt_ends_the_kernel_too(workspace):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["-p", "sed", "1"], "unknown parameter 'sed': did you mean 'seed'?"),
-        (["-p", "seed", "many"], "parameter seed is 'many', but it must be a valid integer"),
-        (["-p", "seed", "-1"], "parameter seed is '-1', but it must be greater than or equal to 0"),
+        (["-p", "limit_image", "1"], "unknown parameter 'limit_image': did you mean 'limit_images'?"),
+        (["-p", "limit_images", "many"], "parameter limit_images is 'many', but it must be a valid integer"),
+        (["-p", "limit_images", "-1"], "parameter limit_images is '-1', but it must be greater than or equal to 0"),
         (["-p", "run_dir", "x"], "run_dir cannot be set"),
         (["-f", "nope"], "no file nope and nothing of this name in profiles/"),
     ],
@@ -233,8 +233,8 @@ def test_a_wrong_parameter_stops_before_anything_is_touched(workspace, capsys, a
 def test_what_is_said_can_go_into_a_file(workspace, capsys):
     said = workspace / "runs" / "x,seed=0" / "said.txt"
     given = ["run", str(write_notebook(workspace / "notebooks", NAME)), "--out", "runs/x,seed=0", "--said", str(said)]
-    assert main([*given, "-p", "seed", "-1"]) == 2
-    assert said.read_text().startswith("petseg: parameter seed is '-1'") and said.read_text().count("\n") == 1
+    assert main([*given, "-p", "limit_images", "-1"]) == 2
+    assert said.read_text().startswith("petseg: parameter limit_images is '-1'") and said.read_text().count("\n") == 1
     assert main(given) == 0
     assert said.read_text().splitlines()[:2] == [f"[x,seed=0] {NAME} begins", "[x,seed=0] epoch 1"]
     assert capsys.readouterr() == ("", "")
@@ -252,9 +252,9 @@ def test_an_unknown_notebook_names_the_known_ones(workspace, capsys):
 
 def test_the_run_folders_name_picks_the_section(workspace):
     demo = load_profile("demo")
-    settings = resolve("05_comparison", "runs/demo/comparison", demo, {"seed": "4"})
+    settings = resolve("05_comparison", "runs/demo/comparison", demo, {"limit_images": "4"})
     assert settings["runs"] == ["unet", "resnet34_unet"]
-    assert settings["seed"] == 4
+    assert settings["limit_images"] == 4
     assert settings["figures_dir"] == "figures/demo"
     trial = resolve("05_comparison", workspace / "runs" / "trial" / "other", demo, {})
     assert trial == {"data": "demo", "run_dir": "runs/trial/other", "figures_dir": "figures/trial"}
@@ -341,15 +341,31 @@ def stopped(notebook, output, parameters, temporary):
 
 
 def test_run_notebook_refuses_before_it_starts(workspace):
-    with pytest.raises(ParameterError, match="seed"):
-        run_notebook(write_notebook(workspace, NAME), "runs/x", settings={"seed": "x"})
+    with pytest.raises(ParameterError, match="limit_images"):
+        run_notebook(write_notebook(workspace, NAME), "runs/x", settings={"limit_images": "x"})
 
 
 def test_a_notebook_cut_off_does_not_hide_the_error(tmp_path):
     path = tmp_path / "notebook.ipynb"
     for left in ("", '{"cells": [{"cell_ty'):
         path.write_text(left)
-        assert _last_error(path, "Traceback\nOSError: No space left on device\n") == "OSError: No space left on device"
+        assert _last_error(path, "Traceback\nOSError: No space left on device\n", 1) == "OSError: No space left on device"
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "reason"),
+    [
+        (-9, "", "papermill was ended by a signal (Killed)"),
+        (-15, "", "papermill was ended by a signal (Terminated)"),
+        (1, "", "papermill ended with exit status 1, without a word"),
+        (1, "nbclient.exceptions.DeadKernelError: Kernel died\n", "nbclient.exceptions.DeadKernelError: Kernel died"),
+    ],
+)
+def test_what_the_kernel_says_at_its_start_is_no_reason(tmp_path, status, said, reason):
+    log = (
+        said + "[IPKernelApp] WARNING | Kernel is running over TCP without encryption. All communication is sent in the clear.\n"
+    )
+    assert _last_error(tmp_path / "notebook.ipynb", log, status) == reason
 
 
 def test_a_wrong_data_folder_costs_nothing(workspace):

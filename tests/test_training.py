@@ -422,9 +422,7 @@ def test_a_finished_run_is_not_trained_again_unless_forced(pets):
 
 def test_a_run_of_other_parameters_is_refused_with_their_names(pets):
     run, _ = train(pets, "runs/t/other", epochs=1)
-    refused = (
-        "an interrupted run of other parameters: seed is 5 and was 0, epochs is 2 and was 1; choose another run folder, or train it"
-    )
+    refused = "an interrupted run of other parameters: seed is 5 and was 0, epochs is 2 and was 1; choose another run folder, or train it"
     with pytest.raises(runs.RunError, match=refused):
         open_small("runs/t/other", seed=5)
     run.finish({"done": True})
