@@ -100,13 +100,13 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--said", metavar="FILE", help="write into this file what would be shown here")
     run.set_defaults(command=_run)
 
-    evaluate = commands.add_parser("evaluate", help="measure a finished run again, on any dataset folder")
+    evaluate = commands.add_parser("evaluate", help="measure a training run again, on any dataset folder")
     evaluate.add_argument("run_dir", metavar="RUN_DIR", help="folder of a finished training run")
     evaluate.add_argument("--data", metavar="DIR", required=True, help="dataset folder in the Oxford layout, or demo")
     evaluate.add_argument("--split", choices=["train", "valid", "trainval", "test"], default="test", help="default: test")
     evaluate.set_defaults(command=_evaluate)
 
-    predict = commands.add_parser("predict", help="cut the pets out of photographs with a finished run's network")
+    predict = commands.add_parser("predict", help="cut the pets out of photographs with a training run's network")
     predict.add_argument("run_dir", metavar="RUN_DIR", help="folder of a finished training run")
     predict.add_argument("photographs", metavar="PHOTOGRAPHS", help="folder of photographs, or one file")
     predict.add_argument("--out", metavar="DIR", required=True, help="folder for masks/, cutouts/ and cutouts.csv")

@@ -148,7 +148,7 @@ def _clear(folder: Path) -> None:
 
 
 def cut_out_folder(run_dir: str, photographs: str, out: str, threshold: float = 0.5) -> tuple[pd.DataFrame, dict[str, str]]:
-    """What the command `petseg predict` does: a finished run's network over a folder, or one file.
+    """What the command `petseg predict` does: a training run's network over a folder, or one file.
 
     Raises:
         RunError: the run has no usable model.

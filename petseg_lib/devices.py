@@ -23,11 +23,11 @@ def open_fabric(device: str = "auto", precision: str = "auto") -> Fabric:
         precision: `auto` (bf16 where the hardware computes in it), `32-true`, `bf16-mixed` or `16-mixed`.
 
     Raises:
-        ReadableError: the device is not there.
+        ReadableError: the GPU is not there.
     """
-    there = {"auto": True, "cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not there[device]:
-        has = ", ".join(name for name, is_there in there.items() if is_there)
+    gpus = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not gpus.get(device, True):
+        has = "cpu and " + ", ".join(name for name in gpus if gpus[name]) if any(gpus.values()) else "cpu alone"
         raise ReadableError(f"parameter device is {device!r}, but this machine with this PyTorch has {has}")
     fabric = _fabric(device, "32-true")
     if fabric.device.type == "cpu":

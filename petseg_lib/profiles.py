@@ -180,11 +180,12 @@ def checked(notebook: str, values: dict[str, Any]) -> dict[str, Any]:
 class _Loader(yaml.SafeLoader):
     """YAML whose keys are each there once: of two runs of one name the first would be lost without a word."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
-        if twice := {key for key in keys if keys.count(key) > 1}:
-            raise yaml.constructor.ConstructorError(None, None, f"{', '.join(sorted(twice))} is there twice", node.start_mark)
-        return super().construct_mapping(node, deep)
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if twice := sorted({key for key in keys if keys.count(key) > 1}):
+            raise yaml.composer.ComposerError(None, None, f"{', '.join(twice)} is there twice", node.start_mark)
+        return node
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -263,7 +264,7 @@ def _check_names(where: str, values: dict[str, Any], notebooks: Iterable[str]) -
 
 
 def _check_different(path: Path, runs: dict[str, tuple[str, dict[str, Any]]]) -> None:
-    """No two runs of a sweep alike, as with 1e-3 (text, in YAML) and 0.001 in its grid."""
+    """No two runs of a sweep that state the same, as with 1e-3 (text, in YAML) and 0.001 in its grid."""
     alike: dict[str, str] = {}
     for run, (notebook, values) in runs.items():
         own = repr((notebook, sorted((name, value) for name, value in values.items() if name not in DERIVED)))

@@ -17,7 +17,8 @@ from petseg_lib.data.pets import dataset_folder, open_dataset
 from petseg_lib.disk import write_json, write_table
 from petseg_lib.versions import made_with
 
-OF_NO_RESULT = ("figures_dir", "figure_formats", "loader_workers", "cuda_graphs")  # they change no result
+# They change no result; what a run is trained on, `check_photographs` holds together.
+OF_NO_RESULT = ("figures_dir", "figure_formats", "loader_workers", "cuda_graphs", "bad_samples")
 _LOCKS: dict[Path, FileLock] = {}  # of the runs under way in this process
 # What a run makes. The executed notebook is not among it: papermill writes that while the run is under way.
 _RESULTS = ("metrics.json", "history.csv", "per_image.csv", "model.safetensors", "stats.json", "resume", "tensorboard")
@@ -124,13 +125,15 @@ def open_run(parameters: Parameters, notebook: str) -> Run:
     run = Run(workspace() / parameters.run_dir)
     check_place(run, parameters)
     run.folder.mkdir(parents=True, exist_ok=True)
+    held = run.folder in _LOCKS
     _lock(run)
     try:
         if _stands(run, parameters):
             return run
         check_data(run, parameters)
     except ReadableError:
-        _unlock(run)  # a notebook's kernel lives on
+        if not held:  # a notebook's kernel lives on
+            _unlock(run)
         raise
     for name in _RESULTS:
         path = run.folder / name

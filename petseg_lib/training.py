@@ -116,7 +116,7 @@ def fit(
     set_epoch(train_loader, progress.epoch + 1, parameters.epochs)
     endless = iter(train_loader)  # one pass for all epochs, so that workers start once and make the next one's batches meanwhile
     with (
-        _interruptible(progress),
+        _interruptible(),
         SummaryWriter(run.folder / "tensorboard", purge_step=progress.epoch + 1) as writer,
         Checkpointer(run, description) as checkpointer,
         released(step, getattr(optimizer, "updates", None)),
@@ -262,12 +262,11 @@ def _means(losses: list[Tensor], counts: list[Tensor]) -> tuple[float, float]:
 
 
 @contextmanager
-def _interruptible(progress: Progress) -> Iterator[None]:
+def _interruptible() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        reached = f"after epoch {progress.epoch}, which is kept" if progress.epoch else "before an epoch was finished"
-        raise TrainingInterrupted(f"Interrupted {reached}: run this again, and it goes on from there.") from None
+        raise TrainingInterrupted("Interrupted: run this again, and it goes on from its last checkpoint.") from None
 
 
 def _done(progress: Progress, parameters: TrainingParameters) -> bool:

@@ -5,16 +5,16 @@ import dataclasses
 import json
 import math
 import platform
-import signal
 import subprocess
 import sys
 import warnings
+from contextlib import nullcontext
 from functools import partial
 
 import pandas as pd
 import pytest
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from lightning_fabric.plugins.precision import Precision
 from safetensors.torch import load_file
 
@@ -460,23 +460,31 @@ def test_a_second_process_on_a_folder_is_refused(temporary_workspace):
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False).stderr == ""
 
 
-def test_a_refused_start_leaves_the_folder_to_others(pets):
-    """As of a notebook whose kernel lives on."""
-    train(pets, "runs/t/refused", epochs=1)
-    for wrong in (UNetParameters(run_dir="runs/t/refused"), ComparisonParameters(run_dir="runs/t/refused", data="nowhere")):
-        with pytest.raises(ReadableError, match=r"holds an interrupted run of other parameters|nowhere.* does not exist"):
-            runs.open_run(wrong, "05_comparison")
-        with FileLock(workspace() / "runs/t/refused/.lock", timeout=0):
-            pass
+def test_a_refused_start_leaves_the_folder_as_free_as_it_was(pets):
+    """A notebook's kernel lives on after it."""
+    run, _ = train(pets, "runs/t/refused", epochs=1)
+    others = UNetParameters(run_dir="runs/t/refused"), ComparisonParameters(run_dir="runs/t/refused", data="nowhere")
+    for held in (True, False):
+        for parameters in others:
+            with pytest.raises(ReadableError, match=r"holds an interrupted run of other parameters|nowhere.* does not exist"):
+                runs.open_run(parameters, "05_comparison")
+            free = nullcontext() if not held else pytest.raises(Timeout)
+            with free, FileLock(run.folder / ".lock", timeout=0):
+                pass
+        runs._LOCKS.pop(run.folder, FileLock("")).release()
 
 
-@pytest.mark.parametrize(("stop_after", "sentence"), [(1, "after epoch 1, which is kept"), (0, "before an epoch was finished")])
-def test_an_interrupt_is_a_sentence_without_a_traceback(pets, monkeypatch, stop_after, sentence):
-    if not stop_after:
-        monkeypatch.setattr(training, "_train_epoch", lambda *arguments: signal.raise_signal(signal.SIGINT))
+def test_an_interrupt_is_a_sentence_without_a_traceback(pets):
     with pytest.raises(KeyboardInterrupt) as caught:
-        train(pets, "runs/t/interrupted", stop_after, force=True)
-    assert caught.value._render_traceback_() == [f"Interrupted {sentence}: run this again, and it goes on from there."]
+        train(pets, "runs/t/interrupted", stop_after=1)
+    assert caught.value._render_traceback_() == ["Interrupted: run this again, and it goes on from its last checkpoint."]
+
+
+def test_what_muon_recorded_is_let_go_of_as_well(pets, monkeypatch):
+    works = []
+    monkeypatch.setattr(training, "released", lambda *given: works.extend(given) or nullcontext())
+    train(pets, "runs/t/muon", epochs=1, optimizer="muon")
+    assert [getattr(work, "func", work).__name__ for work in works] == ["step", "_orthogonal_updates"]
 
 
 @pytest.mark.parametrize("device", ["cuda", "mps"])
@@ -484,7 +492,7 @@ def test_a_device_that_is_not_there_is_one_sentence(monkeypatch, device):
     for backend in (torch.cuda, torch.backends.mps):
         monkeypatch.setattr(backend, "is_available", lambda: False)
     with pytest.raises(
-        ReadableError, match=f"^parameter device is '{device}', but this machine with this PyTorch has auto, cpu$"
+        ReadableError, match=f"^parameter device is '{device}', but this machine with this PyTorch has cpu alone$"
     ):
         devices.open_fabric(device)
 
