@@ -360,7 +360,7 @@ def test_half_a_memory_of_a_check_is_none(tiny_dataset, temporary_workspace):
     (remembered,) = (temporary_workspace / "runs" / "cache").glob("checked-*.json")
     remembered.write_text("")
     assert usable(dataset, "stop") == (dataset, {})
-    assert remembered.read_text() == "{}"
+    assert remembered.read_text() == "{}\n"
 
 
 def test_a_name_in_other_letters_is_missing(tiny_dataset, monkeypatch):
