@@ -82,8 +82,7 @@ def test_another_seed_has_another_order_masks_go_with_their_images_and_shrinking
     large = draws.repeat_interleave(2, dim=-1).repeat_interleave(2, dim=-2)
     batch = halved_batch(Batch(torch.zeros(2, 3, 16, 16), large[0].float(), large[1], torch.arange(2)))
     assert torch.equal(batch.target, draws[0].float()) and torch.equal(batch.scored, draws[1])
-    dots = np.zeros((80, 80, 3), np.uint8)
-    dots[::4, ::4] = 160
+    dots = np.tile(np.pad(np.full((1, 1, 3), 160, np.uint8), ((0, 3), (0, 3), (0, 0))), (20, 20, 1))
     assert set(np.unique(resize_photograph(dots, 20))) == {10}
 
 
@@ -201,7 +200,8 @@ def test_averages_follow_steps_seeds_epochs_losses_weigh_batches_by_images_and_r
     monkeypatch.setattr(training, "build_loss", lambda name: lambda logits, *_: 0 * logits.mean() + len(logits))
     for number, seed in enumerate((0, 1, 0)):
         _, _, history = fit(pets, f"runs/t/{number}", 6, seed=seed, accumulate=2, learning_rate=0.01)
-    assert len(set(seeds)) == 4 and seeds[:2] == seeds[4:]  # of dropout
+    begun = [(training.start(UNetParameters(seed=seed, device="cpu")), torch.rand(1).item())[1] for seed in (0, 1, 0)]
+    assert len(set(seeds)) == 4 and seeds[:2] == seeds[4:] and begun[0] == begun[2] != begun[1]  # of dropout, of first weights
     assert history["train_loss"].tolist() == pytest.approx([(4 * 4 + 2 * 2) / 6] * 2)
     assert history["learning_rate"].iloc[-1] < 1e-5 < history["learning_rate"].iloc[0]
 

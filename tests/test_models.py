@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from petseg_lib.config import ParameterError
 from petseg_lib.models import build_model, convolutions, gflop, parameter_count, winograd
-from petseg_lib.models.blocks import pad_to_stride
+from petseg_lib.models.blocks import UpBlock, pad_to_stride
 from petseg_lib.models.folding import fold_batchnorm
 
 NETWORKS = [("unet", "default"), ("resnet34_unet", "default"), ("resnet34_unet", "report")]
@@ -544,3 +544,13 @@ def test_a_unet_without_batchnorm_has_biases_instead_and_folds_to_itself():
 def test_a_resnet_without_batchnorm_is_refused():
     with pytest.raises(ParameterError, match="batch_norm is False, but it must be true for resnet34_unet"):
         build_model("resnet34_unet", width=4, batch_norm=False)
+
+
+@torch.no_grad()
+def test_a_decoder_block_has_the_skips_channels_first():
+    """Saved weights lie in that order."""
+    block, below, skip = UpBlock(2, 3, 4).eval(), torch.randn(1, 2, 4, 4), torch.randn(1, 3, 8, 8)
+    first = next(layer for layer in block.conv.modules() if isinstance(layer, torch.nn.Conv2d))
+    first.weight[:, 3:] = 0
+    assert torch.equal(block(below, skip), block(below + 1, skip))
+    assert not torch.equal(block(below, skip), block(below, skip + 1))

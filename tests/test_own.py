@@ -97,6 +97,7 @@ def test_a_mask_whose_size_does_not_say_how_it_was_drawn_is_named(mine):
     Image.fromarray(photograph(0)).save(mine / "photographs" / "rex.jpg", exif=exif)
     said = from_masks(mine / "photographs", mine / "masks", mine / "out")
     assert said.endswith("; turned upright, and their masks taken for upright, see whether that is so: rex.jpg")
+    assert np.array_equal(read_trimap(mine / "out" / "annotations" / "trimaps" / "rex.png") == 1, PET)
 
 
 def test_a_grey_mask_without_transparent_pixels_is_read_by_its_greys_and_no_name_becomes_a_comment(mine):

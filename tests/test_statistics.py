@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from petseg_lib.data.pets import load_pets
-from petseg_lib.data.pictures import DatasetError, read_photograph
-from petseg_lib.data.statistics import channel_statistics, load_statistics, save_statistics
+from petseg_lib.data.pictures import DatasetError, read_photograph, read_trimap
+from petseg_lib.data.statistics import channel_statistics, load_statistics, save_statistics, trimap_shares
 
 
 @pytest.fixture
@@ -96,3 +96,11 @@ def test_the_real_photographs(real_data, split, pixel_mean, pixel_std, image_mea
     np.testing.assert_allclose(stats.pixel_mean, pixel_mean, rtol=0, atol=1e-4)
     np.testing.assert_allclose(stats.pixel_std, pixel_std, rtol=0, atol=1e-4)
     np.testing.assert_allclose(stats.image_mean, image_mean, rtol=0, atol=1e-4)
+
+
+def test_shares_are_those_of_each_trimap(pets):
+    listed = trimap_shares(pets).set_index("name")
+    for pet in pets.pets[:5]:
+        trimap = read_trimap(pets.trimap_path(pet))
+        shares = [(trimap == value).mean() for value in (1, 2, 3)]
+        assert listed.loc[pet.name, ["pet", "background", "border"]].tolist() == pytest.approx(shares) and len(set(shares)) == 3

@@ -531,6 +531,17 @@ def test_accumulated_batches_make_the_step_of_one_batch():
     assert [steps for _, steps in ends] == [1, 1, 2, 1, 1]
 
 
+def test_what_is_not_scored_is_not_in_trainings_dice():
+    parameters, model = UNetParameters(), torch.nn.Conv2d(3, 1, 1)
+    fabric = training.start(parameters)
+    torch.nn.init.constant_(model.bias, 99.0)  # all is pet
+    wrapped, optimizer = fabric.setup(model, optimisation.build_optimizer(model, parameters))
+    step = optimisation.build_step(wrapped, optimizer, training.build_loss("bce"), fabric, parameters)
+    target, scored = torch.zeros(1, 1, 4, 4), torch.ones(1, 1, 4, 4, dtype=torch.bool)
+    target[..., :3], scored[..., 1:] = 1, False
+    assert step(torch.rand(1, 3, 4, 4), target, scored)[1].tolist() == [[4, 0, 0]]
+
+
 def test_accumulated_batches_leave_the_gradient_of_one_batch():
     """Which Adam's first step hardly tells from twice as large a one."""
     fabric, loss_of, gradients = training.start(UNetParameters()), training.build_loss("bce"), []
