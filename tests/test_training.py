@@ -236,7 +236,8 @@ def faults():
 
 given_back = faults()
 devices.open_fabric("cpu")
-faults()  # small blocks that come to lie between large ones move these once or twice, until their places are settled
+for _ in range(3):  # small blocks that come to lie between large ones move these, up to six times, until their places are settled
+    faults()
 print(given_back, faults())
 """
 
