@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from petseg_lib.network_rules import check_network
+from petseg_lib.refusals import sentence
 
 BorderPolicy = Literal["pet", "background", "edge", "ignore"]
 Split = Literal["train", "valid", "trainval", "test"]
@@ -88,7 +89,7 @@ class Parameters(BaseModel):
         try:
             return cls(**values)
         except ValidationError as error:
-            raise ParameterError("\n".join(_sentence(cls, item) for item in error.errors())) from None
+            raise ParameterError("\n".join(sentence(cls, item) for item in error.errors())) from None
 
 
 def _injected_names(cells: list[str]) -> list[str]:
@@ -102,23 +103,6 @@ def _injected_names(cells: list[str]) -> list[str]:
         for target in statement.targets
         if isinstance(target, ast.Name)
     ]
-
-
-def _sentence(model: type[Parameters], error: dict[str, Any]) -> str:
-    """One readable sentence for one of pydantic's errors."""
-    if not error["loc"]:
-        return str(error["msg"]).removeprefix("Value error, ")
-    name = str(error["loc"][0])
-    if error["type"] == "extra_forbidden":
-        import difflib
-
-        near = difflib.get_close_matches(name, model.model_fields, n=1)
-        return f"unknown parameter {name!r}" + (f": did you mean {near[0]!r}?" if near else "")
-    if error["type"] == "missing":
-        return f"parameter {name} is missing ({model.model_fields[name].description})"
-    reason = error["msg"].removeprefix("Value error, ").replace("Input should be", "it must be").split(" after validation")[0]
-    reason = reason.replace("String should have", "it must have").replace("List should have", "it must have")
-    return f"parameter {name} is {error['input']!r}, but {reason} ({model.model_fields[name].description})"
 
 
 class ImageParameters(Parameters):
