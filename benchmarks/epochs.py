@@ -26,7 +26,7 @@ from petseg_lib.runs import Run
 REPORT, STEPS_ALONE = "the report's way", "its steps alone"
 PARTS = {
     "_measure": training,
-    "_log": training,
+    "log_epoch": training,
     "keep": checkpoints.Checkpointer,
     "_write": checkpoints.Checkpointer,
     "__exit__": checkpoints.Checkpointer,
@@ -34,7 +34,7 @@ PARTS = {
 }
 WORDS = {
     "_measure": "validating",
-    "_log": "TensorBoard",
+    "log_epoch": "TensorBoard",
     "keep": "copying the state to go on",
     "_write": "writing the best weights and what else is due, in the background (seconds of one core)",
 }

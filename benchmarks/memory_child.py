@@ -30,18 +30,18 @@ def main(data: str, epochs: str, device: str, folder: str) -> None:
     loaders = [build_loader(cache, parameters, REPORT_MEAN, REPORT_STD, train=cache is caches[0]) for cache in caches]
     model = build_model(parameters.model, **parameters.model_settings())
     memory: list[float] = []
-    log = training._log  # the last thing of an epoch
+    log = training.log_epoch  # the last thing of an epoch
 
     def log_and_weigh(*arguments) -> None:
         log(*arguments)
         memory.append(psutil.Process().memory_full_info().uss / 1e6)
 
-    training._log = log_and_weigh
+    training.log_epoch = log_and_weigh
     try:
         fabric = training.start(parameters)
         training.fit(model, *loaders, parameters, run, fabric, describe_model(parameters, REPORT_MEAN, REPORT_STD))
     finally:
-        training._log = log
+        training.log_epoch = log
     print(json.dumps({"memory": memory}))
 
 

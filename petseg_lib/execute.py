@@ -18,8 +18,9 @@ from typing import Any, TextIO
 
 from petseg_lib.config import NOTEBOOKS, ParameterError, shown, workspace
 from petseg_lib.gpus import one_gpu
+from petseg_lib.locks import check_free
 from petseg_lib.profiles import Profile, ProfileMissing, checked, figures_folder, find_file, load_profile
-from petseg_lib.runs import Run, check_data, check_free, check_place, is_finished
+from petseg_lib.runs import Run, check_data, check_place, is_finished
 
 SECONDS_TO_STOP = 15  # papermill asks its kernel to end, which may be busy
 # A kernel whose ports another process took before it did dies at once, or, as ipykernel 7 does without its iopub or
@@ -102,7 +103,7 @@ def run_notebook(
             run.name,
             f"profile {loaded.name} has no run of this name (it has {', '.join(loaded.runs)}): its common parameters alone",
         )
-    check_free(run)
+    check_free(run.folder)
     check_data(run, checked_parameters)
     return execute(path, run.folder, parameters)
 

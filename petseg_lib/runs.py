@@ -9,17 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from filelock import FileLock, Timeout
 
 from petseg_lib.config import NOTEBOOKS, Parameters, ReadableError, TrainingParameters, shown, workspace
 from petseg_lib.data.check import usable
 from petseg_lib.data.pets import dataset_folder, open_dataset
 from petseg_lib.disk import write_json, write_table
+from petseg_lib.locks import lock, unlock
 from petseg_lib.versions import made_with
 
 # They change no result; what a run is trained on, `check_photographs` holds together.
 OF_NO_RESULT = ("figures_dir", "figure_formats", "loader_workers", "cuda_graphs", "bad_samples")
-_LOCKS: dict[Path, FileLock] = {}  # of the runs under way in this process
 # What a run makes. The executed notebook is not among it: papermill writes that while the run is under way.
 _RESULTS = ("metrics.json", "history.csv", "per_image.csv", "model.safetensors", "stats.json", "resume", "tensorboard")
 _RESULTS += ("masks", "cutouts", "cutouts.csv")
@@ -86,7 +85,7 @@ class Run:
         """Write metrics.json, which makes the run complete, and drop what only a run under way needs."""
         write_json(self.folder / "metrics.json", metrics)
         shutil.rmtree(self.folder / "resume", ignore_errors=True)
-        _unlock(self)
+        unlock(self.folder)
 
     def write_table(self, name: str, table: pd.DataFrame) -> None:
         """Write a table as `name`, a CSV file, whole or not at all."""
@@ -118,22 +117,21 @@ def open_run(parameters: Parameters, notebook: str) -> Run:
         notebook: the notebook's name, such as "03_unet_training".
 
     Raises:
-        RunError: another process works on the folder, or a training run stands there under other parameters or of another
-            notebook, or what stands there is of no run.
+        LockError: another process works on the folder.
+        RunError: a training run stands there under other parameters or of another notebook, or what stands there is of no run.
         DatasetError: results stand there, and there is no dataset to make them anew from.
     """
     run = Run(workspace() / parameters.run_dir)
     check_place(run, parameters)
     run.folder.mkdir(parents=True, exist_ok=True)
-    held = run.folder in _LOCKS
-    _lock(run)
+    taken = lock(run.folder)
     try:
         if _stands(run, parameters):
             return run
         check_data(run, parameters)
     except ReadableError:
-        if not held:  # a notebook's kernel lives on
-            _unlock(run)
+        if taken:  # a notebook's kernel lives on
+            unlock(run.folder)
         raise
     for name in _RESULTS:
         path = run.folder / name
@@ -280,35 +278,6 @@ def _decisive(parameters: dict[str, Any]) -> dict[str, Any]:
     if decisive["data"] != "demo":  # one folder may be named in several ways
         decisive["data"] = str(dataset_folder(decisive["data"]).resolve())
     return decisive
-
-
-def check_free(run: Run) -> None:
-    """Raise a RunError where another process works on a folder."""
-    if (run.folder / ".lock").is_file():
-        _acquired(run).release()
-
-
-def _lock(run: Run) -> None:
-    """Of two processes on one folder the second is refused. The system drops the lock with the process that holds it."""
-    if run.folder not in _LOCKS:
-        _LOCKS[run.folder] = _acquired(run)
-
-
-def _unlock(run: Run) -> None:
-    if run.folder in _LOCKS:
-        _LOCKS.pop(run.folder).release()
-
-
-def _acquired(run: Run) -> FileLock:
-    lock = FileLock(run.folder / ".lock")
-    try:
-        lock.acquire(blocking=False)
-        return lock
-    except Timeout:
-        raise RunError(
-            f"another process is working on {shown(run.folder)}: wait until it ends (of a notebook, its kernel), or choose "
-            "another folder"
-        ) from None
 
 
 def find_run(name: str, beside: Run) -> Run:

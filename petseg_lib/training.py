@@ -28,9 +28,9 @@ from petseg_lib.inference import PIXELS_A_PASS, images_per_second
 from petseg_lib.models import gflop, parameter_count
 from petseg_lib.optimisation import MovingAverage, build_optimizer, build_schedule, build_step
 from petseg_lib.runs import Run, check_photographs
+from petseg_lib.training_log import line_of, log_epoch, someone_watches
 
 LOW_DICE = 0.7  # the report kept no model below it; here it is kept, with a warning
-GRIDS, GRID_IMAGES = 10, 4  # TensorBoard shows ten grids of a run
 
 
 def start(parameters: TrainingParameters) -> Fabric:
@@ -160,9 +160,8 @@ def fit(
             to_go_on = {} if _done(progress, parameters) else parts
             state = {name: part.state_dict() for name, part in to_go_on.items()} | {"progress": vars(progress)}
             checkpointer.keep(state, (averaged.module if averaged else model).state_dict() if better else None)
-            has_grid = epoch * GRIDS // parameters.epochs > (epoch - 1) * GRIDS // parameters.epochs
-            _log(writer, row, seen if has_grid else None, description)
-            print(_line(row, parameters.epochs, better), flush=True)
+            log_epoch(writer, row, parameters.epochs, seen, description)
+            print(line_of(row, parameters.epochs, better), flush=True)
     _load_best(run, model)
     if progress.best_dice < LOW_DICE:
         print(f"Warning: the best validation Dice is {progress.best_dice:.4f}, below {LOW_DICE}.", flush=True)
@@ -184,12 +183,6 @@ def metrics(parameters: TrainingParameters, model: nn.Module, history: pd.DataFr
         "device": str(fabric.device),
         "precision": str(fabric._precision.precision),
     }
-
-
-def someone_watches() -> bool:
-    """True in a terminal or a live notebook; False under papermill, nbval and nbconvert, which take no input."""
-    kernel = getattr(sys.modules.get("IPython") and sys.modules["IPython"].get_ipython(), "kernel", None)
-    return bool(kernel._allow_stdin) if kernel is not None else sys.stdout.isatty()
 
 
 def _train_epoch(step, batches, optimizer, schedule, fabric, averaged, parameters, smaller=None) -> tuple[list, list, list]:
@@ -275,13 +268,6 @@ def _done(progress: Progress, parameters: TrainingParameters) -> bool:
     return progress.epoch >= parameters.epochs or 0 < parameters.patience <= waited
 
 
-def _line(row: dict[str, float], epochs: int, better: bool) -> str:
-    return (
-        f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}  train loss {row['train_loss']:.4f} Dice {row['train_dice']:.4f}"
-        f"  valid loss {row['valid_loss']:.4f} Dice {row['valid_dice']:.4f}  {row['seconds']:.1f} s{'  best' if better else ''}"
-    )
-
-
 def _resume(run: Run, parts: dict[str, Any], parameters: TrainingParameters) -> Progress:
     path = run.folder / "resume" / "state.pt"
     if not path.is_file():
@@ -299,17 +285,3 @@ def _resume(run: Run, parts: dict[str, Any], parameters: TrainingParameters) -> 
 def _load_best(run: Run, model: nn.Module) -> None:
     model.load_state_dict(load((run.folder / "model.safetensors").read_bytes()))
     model.eval()
-
-
-def _log(writer: SummaryWriter, row: dict, seen: tuple[Batch, Tensor] | None, description: dict) -> None:
-    """TensorBoard: the row's numbers, and a few validation images above their truth and prediction."""
-    for name in row.keys() - {"epoch"}:
-        writer.add_scalar(name.replace("_", "/", 1) if name.startswith(("train", "valid")) else name, row[name], row["epoch"])
-    if seen is None:
-        return
-    image, target, logits = (each[:GRID_IMAGES] for each in (seen[0].image, seen[0].target, seen[1]))
-    mean, std = (torch.tensor(description[name], device=image.device).view(1, 3, 1, 1) for name in ("mean", "std"))
-    photographs = (image * std + mean).clamp(0, 1)
-    rows = (photographs, target.expand_as(photographs), logits.sigmoid().float().expand_as(photographs))
-    grid = torch.cat([torch.cat(list(images), dim=2) for images in rows], dim=1)
-    writer.add_image("validation: photograph, truth, probability", grid.cpu(), row["epoch"])

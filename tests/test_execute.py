@@ -20,6 +20,7 @@ from petseg_lib.config import NOTEBOOKS, ParameterError
 from petseg_lib.data.pictures import DatasetError
 from petseg_lib.data.synthetic import draw_pets
 from petseg_lib.execute import KERNEL_STARTS, NotebookError, _last_error, duration, execute, resolve, run_again, run_notebook
+from petseg_lib.locks import LockError
 from petseg_lib.notebooks import cleaned, refresh_notebooks, unclean_notebooks
 from petseg_lib.profiles import load_profile
 from petseg_lib.report import write_report
@@ -444,7 +445,7 @@ def test_a_second_process_on_a_folder_touches_nothing(workspace):
     folder = workspace / "runs" / "x"
     folder.mkdir(parents=True)
     (folder / "notebook.ipynb").write_text("of the first")
-    with FileLock(folder / ".lock"), pytest.raises(RunError, match=r"another process is working on runs/x"):
+    with FileLock(folder / ".lock"), pytest.raises(LockError, match=r"another process is working on runs/x"):
         run_notebook(NAME, "runs/x")
     assert (folder / "notebook.ipynb").read_text() == "of the first" and not (folder / "error.txt").exists()
 

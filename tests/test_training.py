@@ -35,6 +35,7 @@ from petseg_lib.data.pictures import DatasetError
 from petseg_lib.data.statistics import ChannelStatistics, channel_statistics, save_statistics
 from petseg_lib.data.synthetic import draw_pets
 from petseg_lib.dice import build_loss
+from petseg_lib.locks import unlock
 from petseg_lib.models import build_model
 
 SMALL = {"image_size": 32, "width": 4, "depth": 2, "batch_size": 4, "epochs": 2, "device": "cpu"}
@@ -58,14 +59,14 @@ def train(pets, run_dir: str, stop_after: int = 0, **settings):
     description = checkpoints.describe_model(parameters, mean, std)
     with pytest.MonkeyPatch.context() as patch:
         if stop_after:
-            log = training._log
+            log = training.log_epoch
 
             def interrupted(writer, row, *rest):
                 log(writer, row, *rest)
                 if row["epoch"] == stop_after:
                     raise KeyboardInterrupt
 
-            patch.setattr(training, "_log", interrupted)
+            patch.setattr(training, "log_epoch", interrupted)
         return run, training.fit(model, *loaders, parameters, run, fabric, description)
 
 
@@ -456,7 +457,7 @@ def test_a_second_process_on_a_folder_is_refused(temporary_workspace):
     run = runs.open_run(UNetParameters(run_dir="runs/t/one"), "test")
     assert runs.open_run(UNetParameters(run_dir="runs/t/one"), "test") == run  # a cell may run twice
     refused = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert "RunError: another process is working on runs/t/one: wait until it ends" in refused.stderr
+    assert "LockError: another process is working on runs/t/one: wait until it ends" in refused.stderr
     run.finish({})
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False).stderr == ""
 
@@ -472,7 +473,7 @@ def test_a_refused_start_leaves_the_folder_as_free_as_it_was(pets):
             free = nullcontext() if not held else pytest.raises(Timeout)
             with free, FileLock(run.folder / ".lock", timeout=0):
                 pass
-        runs._LOCKS.pop(run.folder, FileLock("")).release()
+        unlock(run.folder)
 
 
 def test_an_interrupt_is_a_sentence_without_a_traceback(pets):
