@@ -138,6 +138,7 @@ class TrainingParameters(ImageParameters):
 
     model: ClassVar[str]
 
+    train_images: number(int, ge=0) = Field(0, description="photographs of the train split used, drawn by `seed`; 0 = all")
     normalisation: Literal["dataset", "imagenet", "report"] = Field(
         "dataset", description="mean and std to normalise with: dataset (those of notebook 02), imagenet, report"
     )
@@ -187,8 +188,9 @@ class TrainingParameters(ImageParameters):
 
     @model_validator(mode="after")
     def _they_go_together(self) -> "TrainingParameters":
-        if 0 < self.limit_images < 2:
-            raise ValueError(f"parameter limit_images is {self.limit_images}, but training needs 2 images or more (or 0 = all)")
+        for name in ("limit_images", "train_images"):
+            if getattr(self, name) == 1:
+                raise ValueError(f"parameter {name} is 1, but training needs 2 images or more (or 0 = all)")
         if self.cutmix > 0 and self.batch_size < 2:
             raise ValueError(f"parameter cutmix is {self.cutmix}, but it needs a batch_size of 2 or more ({self.batch_size} now)")
         if self.half_size_share > 0 and self.image_size < 64:

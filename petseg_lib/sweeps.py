@@ -113,7 +113,7 @@ def _finished_runs() -> dict[tuple, tuple[np.ndarray, np.ndarray]]:
 
 
 def _kind(notebook: str, parameters: dict[str, Any]) -> tuple:
-    return notebook, parameters["data"], parameters["limit_images"]
+    return notebook, parameters["data"], parameters["limit_images"], parameters.get("train_images", 0)
 
 
 def _work(parameters: dict[str, Any]) -> float:

@@ -203,6 +203,19 @@ def test_a_panel_and_all_answers_can_be_drawn():
     assert legend == ["first named better", "first named worse", "not told apart"]
 
 
+def test_each_variant_is_drawn_by_seed_with_its_mean_and_spread():
+    dice = {"photographs_16": np.array([[0.5, 0.7], [0.6, 0.8]]), "one_seed": np.array([[0.9, 0.7]])}
+    (axes,) = figures.variants(dice).axes
+    seeds = [line for line in axes.lines if line.get_marker() == "o"]
+    assert [tuple(line.get_xdata().round(6)) for line in seeds] == [(0.6, 0.7), (0.8,)]
+    assert [line.get_ydata()[0] for line in seeds] == [0, 1]
+    means = [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "|"]
+    np.testing.assert_allclose(means, [0.65, 0.8])
+    assert [text.get_text() for text in axes.texts] == ["0.6500 ± 0.0707", "0.8000"]
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["photographs 16", "one seed"]
+    assert axes.yaxis_inverted(), "the first variant is on top"
+
+
 @pytest.mark.parametrize("names", [("base", "b"), ("b", "base")])
 def test_base_looks_the_same_in_every_panel_and_no_curve_is_hidden(names):
     history = pd.DataFrame({"epoch": [1, 2], "valid_dice": [0.3, 0.6]})

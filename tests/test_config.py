@@ -13,6 +13,9 @@ from petseg_lib.config import NOTEBOOKS, ParameterError, ResNet34UNetParameters,
 from petseg_lib.models import build_model
 from petseg_lib.profiles import REPOSITORY, load_profile
 
+FILES = REPOSITORY / "profiles"
+PROFILES = sorted(path.relative_to(FILES).with_suffix("").as_posix() for path in FILES.rglob("*.yaml"))
+
 
 def parameters_cell(notebook: str) -> str:
     cells = nbformat.read(REPOSITORY / "notebooks" / f"{notebook}.ipynb", 4).cells
@@ -47,7 +50,7 @@ def test_the_demo_profile_is_the_defaults(notebook):
     assert NOTEBOOKS[notebook](**settings) == NOTEBOOKS[notebook]()
 
 
-@pytest.mark.parametrize("profile", ["demo", "sample", "report", "best"])
+@pytest.mark.parametrize("profile", PROFILES)
 def test_profiles_hold_known_names_and_right_values(profile):
     for notebook, settings in load_profile(profile).runs.values():
         assert NOTEBOOKS[notebook].checked(settings).model_dump(include=set(settings)) == settings
@@ -64,6 +67,7 @@ def test_profiles_hold_known_names_and_right_values(profile):
         ("epochs", True, "no numbers"),
         ("border_policy", "fur", "'pet', 'background', 'edge' or 'ignore'"),
         ("limit_images", 1, "2 images or more"),
+        ("train_images", 1, "2 images or more"),
         ("data", "", "it must have at least 1 character"),
     ],
 )

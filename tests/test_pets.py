@@ -11,7 +11,7 @@ from PIL import Image
 
 from petseg_lib.config import ReadableError
 from petseg_lib.data import pets, statistics, synthetic
-from petseg_lib.data.pets import dataset_folder, describe, load_pets, open_dataset
+from petseg_lib.data.pets import dataset_folder, describe, draw_train, load_pets, open_dataset
 from petseg_lib.data.pictures import DatasetError, read_photograph, read_trimap
 
 
@@ -154,6 +154,19 @@ def test_trimaps_hold_nothing_but_1_2_3(tmp_path):
     Image.new("RGB", (4, 4), (1, 1, 1)).save(tmp_path / "colour.png")
     with pytest.raises(DatasetError, match=r"colour.png has 3 channels, but a trimap has one"):
         read_trimap(tmp_path / "colour.png")
+
+
+def test_a_part_of_the_train_split_is_drawn_by_the_seed_and_holds_every_smaller_part(tiny_dataset):
+    dataset = load_pets(tiny_dataset())
+    few, more, others = (draw_train(dataset, *given) for given in ((5, 0), (9, 0), (9, 1)))
+    assert [len(each.split("train")) for each in (few, more, others)] == [5, 9, 9]
+    assert set(few.split("train")) < set(more.split("train")) < set(dataset.split("train"))
+    assert set(more.split("train")) != set(others.split("train"))
+    assert list(more.pets) == [pet for pet in dataset.pets if pet in more.pets], "the order of the lists stays"
+    assert all(more.split(split) == dataset.split(split) for split in ("valid", "test"))
+    assert draw_train(dataset, 0, 0) == dataset
+    with pytest.raises(DatasetError, match=r"train_images is 999, but the train split has \d+ \(0 = all\)"):
+        draw_train(dataset, 999, 0)
 
 
 def test_describe_has_a_row_a_pet(tiny_dataset):

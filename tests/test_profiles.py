@@ -24,8 +24,8 @@ def write(tmp_path, monkeypatch):
 def test_committed_profiles_are_whole(path):
     profile = load_profile(path)
     notebooks = {notebook for notebook, _ in profile.runs.values()}
-    # The ablations take an hour on real photographs, and so have a profile of their own.
-    expected = {"demo": set(NOTEBOOKS), "ablations": {"06_ablations"}}
+    # Sweeps take an hour or more on real photographs, and so have profiles of their own.
+    expected = {"demo": set(NOTEBOOKS), "ablations": {"06_ablations"}, "photographs": {"06_ablations"}}
     assert notebooks == expected.get(path.stem, set(NOTEBOOKS) - {"06_ablations"})
     for run, (notebook, settings) in profile.runs.items():
         full = NOTEBOOKS[notebook].checked(settings)
@@ -34,8 +34,8 @@ def test_committed_profiles_are_whole(path):
     assert path.read_text(encoding="utf-8").startswith("# ")
 
 
-def test_the_five_profiles_exist_and_go_by_name():
-    assert [path.stem for path in PROFILES] == ["ablations", "best", "demo", "report", "sample"]
+def test_the_six_profiles_exist_and_go_by_name():
+    assert [path.stem for path in PROFILES] == ["ablations", "best", "demo", "photographs", "report", "sample"]
     assert load_profile("demo") == load_profile(REPOSITORY / "profiles" / "demo.yaml")
 
 
@@ -119,5 +119,5 @@ def test_lists_may_be_text(text):
 
 
 def test_an_unknown_profile_names_the_known_ones():
-    with pytest.raises(ParameterError, match="ablations, best, demo, report, sample"):
+    with pytest.raises(ParameterError, match="ablations, best, demo, photographs, report, sample"):
         find_file("nope", "profiles", ".yaml")

@@ -7,10 +7,11 @@ to the dataset; folders are never searched, because archives of it hold hidden a
 import os
 import tempfile
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pandas as pd
 
 from petseg_lib.config import workspace
@@ -87,6 +88,23 @@ def load_pets(root: str | Path, limit_images: int = 0) -> PetDataset:
         return dataset
     kept = {pet for split in SPLITS for pet in _evenly_spaced(dataset.split(split), limit_images)}
     return PetDataset(root, tuple(pet for pet in dataset.pets if pet in kept))
+
+
+def draw_train(dataset: PetDataset, count: int, seed: int) -> PetDataset:
+    """A dataset with `count` pets in its split `train`, drawn at random; 0 = all, and its other splits as they are.
+
+    Of one seed, those drawn for a smaller count are among those drawn for a larger one.
+
+    Raises:
+        DatasetError: the split has not as many.
+    """
+    train = dataset.split("train")
+    if count > len(train):
+        raise DatasetError(f"parameter train_images is {count}, but the train split has {len(train)} (0 = all)")
+    if count == 0:
+        return dataset
+    drawn = {train[place] for place in np.random.default_rng(seed).permutation(len(train))[:count]}
+    return replace(dataset, pets=tuple(pet for pet in dataset.pets if pet.split != "train" or pet in drawn))
 
 
 def open_dataset(data: str, limit_images: int = 0) -> PetDataset:

@@ -1,6 +1,6 @@
 """Every picture of the project: each function takes data and returns a matplotlib Figure."""
 
-from petseg_lib.figures.ablations import ablation_panel, answers
+from petseg_lib.figures.ablations import ablation_panel, answers, variants
 from petseg_lib.figures.calibration import reliability_diagram, threshold_curves
 from petseg_lib.figures.comparison import (
     cost_against_dice,
@@ -66,4 +66,5 @@ __all__ = [
     "size_scatter",
     "threshold_curves",
     "training_curves",
+    "variants",
 ]

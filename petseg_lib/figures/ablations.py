@@ -66,6 +66,33 @@ def _mean_and_range(
 
 
 @styled
+def variants(dice: Mapping[str, np.ndarray]) -> Figure:
+    """Each variant's test Dice, one row each, in the order given: every seed, their mean, and how far they spread.
+
+    Args:
+        dice: by the variant's name, (S, N) dice_image by seed and image, as `ablations.dice_by_seed` gives.
+    """
+    figure, axes = chart(height=0.9 + 0.36 * len(dice))
+    for place, values in enumerate(dice.values()):
+        by_seed = values.mean(axis=1)
+        axes.plot(
+            by_seed, np.full(len(by_seed), place), "o", color=GREY, markersize=6, alpha=0.8, label="" if place else "a seed"
+        )
+        mean = {"marker": "|", "markersize": 17, "markeredgewidth": 2.5, "linestyle": "none", "color": INK}
+        axes.plot(by_seed.mean(), place, **mean, label="" if place else "mean")
+        spread = f" ± {by_seed.std(ddof=1):.4f}" if len(by_seed) > 1 else ""
+        words = f"{by_seed.mean():.4f}{spread}"
+        axes.annotate(words, (1.01, place), xycoords=("axes fraction", "data"), va="center", fontsize=8.5)
+    axes.set_yticks(range(len(dice)), [run_label(name) for name in dice])
+    axes.set(xlabel="dice_image, native, of the test images (right: mean and standard deviation over seeds)")
+    axes.set_ylim(len(dice) - 0.5, -0.5)
+    axes.grid(axis="y", visible=False)
+    axes.tick_params(axis="y", length=0)
+    figure.legend(loc="outside upper center", ncols=2)
+    return figure
+
+
+@styled
 def answers(table: pd.DataFrame, confidence: float = 0.95) -> Figure:
     """Every question's difference with its interval, one row each, in the table's order.
 
