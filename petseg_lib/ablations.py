@@ -8,7 +8,7 @@ import pandas as pd
 from scipy.stats import t as student
 
 from petseg_lib.comparison import ROUNDING, Interval, mean_interval, percent, same_images
-from petseg_lib.config import BorderPolicy, ParameterError, shown
+from petseg_lib.config import NOTEBOOKS, BorderPolicy, ParameterError, shown
 from petseg_lib.evaluation import dice_per_image
 from petseg_lib.profiles import Profile
 from petseg_lib.runs import OF_NO_RESULT, Run, RunError, is_finished
@@ -57,11 +57,13 @@ class Answer:
     def sentence(self, confidence: float = 0.95) -> str:
         """The answer in words, with what it rests on."""
         seeds, images = self.dice.shape[1:]
-        lead = self.difference if self.difference.mean > 0 else -self.difference
+        lead = self.difference if self.difference.mean >= 0 else -self.difference
         interval = f"{percent(confidence)} interval {lead.low:+.4f} to {lead.high:+.4f}"
         grounds = f"({interval}, {seeds} seed{'s' if seeds > 1 else ''}, {images} images)"
         amount = f"{lead.mean:.4f} dice_image"
-        if self.outcome == "not told apart":
+        if self.difference.low == self.difference.high == 0:
+            words = f"{self.first} and {self.second} have the same dice_image on each of these images."
+        elif self.outcome == "not told apart":
             ahead = self.second if self.difference.mean > 0 else self.first
             words = f"{self.first} and {self.second} are not told apart by this much data: {ahead} is {amount} ahead {grounds}."
         else:
@@ -212,9 +214,11 @@ def variants_table(sweep: Profile, runs: dict[str, dict[int, Run]]) -> pd.DataFr
 
 
 def _changes(sweep: Profile, variant: str) -> str:
-    """A variant's notebook and parameters where they differ from the first variant's."""
+    """A variant's notebook and parameters where they differ from the first variant's, defaults included."""
     (first, common), *_ = sweep.runs.values()
     notebook, values = next(sweep.runs[name] for name, point in sweep.points.items() if point["variant"] == variant)
-    own = {name: value for name, value in values.items() if name not in ("run_dir", "figures_dir", "seed")}
-    words = [f"{name} {value}" for name, value in own.items() if common.get(name) != value]
-    return ", ".join([*([notebook] if notebook != first else []), *words])
+    reference, own = NOTEBOOKS[first].checked(common).model_dump(), NOTEBOOKS[notebook].checked(values).model_dump()
+    # Of another notebook, what only it has or what it has another default of is not the variant's doing, unless it says so.
+    compared = own if notebook == first else values
+    changed = [name for name in compared if name not in ("run_dir", "figures_dir", "seed") and own[name] != reference.get(name)]
+    return ", ".join([*([notebook] if notebook != first else []), *(f"{name} {own[name]}" for name in changed)])

@@ -151,7 +151,7 @@ class TrainingParameters(ImageParameters):
         0.0, description="share of the epochs, the first ones, at half the image size, 0 to below 1"
     )
     half_size_crop: bool = Field(
-        False, description="at half size, train on a random square of each batch, its side half to all of the image's"
+        False, description="at half size, first crop each batch to one random square, its side 0.5 to 1 of the image's"
     )
     cutmix: number(float, ge=0, le=1) = Field(
         0.0, description="chance that a rectangle of an image is taken from another one of its batch, 0 to 1"
@@ -167,7 +167,9 @@ class TrainingParameters(ImageParameters):
     loss: Literal["bce_dice", "bce_dice_image", "bce", "dice", "double_sigmoid"] = Field(
         "bce_dice_image", description="loss: bce_dice_image, bce_dice, bce, dice, double_sigmoid (the report's)"
     )
-    ema_decay: number(float, ge=0, lt=1) = Field(0.0, description="decay a step of averaged weights, 0 to below 1; 0 = off")
+    ema_decay: number(float, ge=0, lt=1) = Field(
+        0.0, description="share that averaged weights keep at each step, 0 to below 1; 0 = off (no average)"
+    )
     patience: number(int, ge=0) = Field(
         0, description="epochs without a better validation Dice before stopping, at full size; 0 = off"
     )

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from torch import nn
 
@@ -48,14 +49,16 @@ def failures(tables: dict[str, pd.DataFrame], run: str, count: int, shapes: pd.D
 
     Returns:
         By name: missed (share of the pet's pixels that the run misses) and false_alarm (pixels wrongly called pet, as a share
-        of the pet's), dice_image (native, pet) of every run, that of `run` first, and the pet's size and border.
+        of the pet's), dice_image (native, pet) of every run, that of `run` first, and the pet's size and outline.
     """
     counts = tables[run].set_index("name")
-    pet = (counts["native_pet_tp"] + counts["native_pet_fn"]).clip(lower=1)
+    pet = (counts["native_pet_tp"] + counts["native_pet_fn"]).replace(0, np.nan)  # no share of a pet that is not there
     kinds = pd.DataFrame({"missed": counts["native_pet_fn"] / pet, "false_alarm": counts["native_pet_fp"] / pet})
     dice = _dice({run: tables[run]} | tables)
     worst = dice[run].sort_values(kind="stable").index[:count]
-    return dice.join(kinds).join(shapes[["size", "border"]]).loc[worst]
+    return pd.concat(
+        [part.loc[worst] for part in (dice, kinds, shapes[["size", "outline"]])], axis=1
+    )  # a run may be called `size`
 
 
 def load_models(runs: dict[str, Run]) -> dict[str, tuple[nn.Module, dict[str, Any]]]:

@@ -19,7 +19,7 @@ from typing import Any, TextIO
 from petseg_lib.config import NOTEBOOKS, ParameterError, shown, workspace
 from petseg_lib.gpus import one_gpu
 from petseg_lib.locks import check_free
-from petseg_lib.profiles import Profile, ProfileMissing, checked, figures_folder, find_file, load_profile
+from petseg_lib.profiles import Profile, ProfileMissing, checked, figures_folder, find_file, load_profile, profile_of
 from petseg_lib.runs import Run, check_data, check_place, is_finished
 
 SECONDS_TO_STOP = 15  # papermill asks its kernel to end, which may be busy
@@ -116,8 +116,7 @@ def run_again(folder: Path, settings: dict[str, Any] | None = None, file: str | 
         settings: values of single parameters, over the file's.
         file: the profile or sweep; the one of the folder's name if None.
     """
-    above = folder.parent
-    file = file or (f"sweeps/{above.name}" if above.parent.name == "sweeps" else above.name)
+    file = file or profile_of(folder.parent)
     try:
         profile = load_profile(file)
     except ProfileMissing:

@@ -27,6 +27,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 DERIVED = ("run_dir", "figures_dir")
 OF_DATA = {"data", "limit_images", "bad_samples"}  # which notebook 06 hands on to its sweep
 SWEEP_KEYS = {"notebook", "parameters", "variants", "grid", "questions"}
+RUN_NAME, RUN_NAME_WORDS = r"[A-Za-z0-9_][A-Za-z0-9_.,=+-]*", "letters, digits, and any of _ . , = + - inside"
 QUESTION_KEYS = {"question", "why", "first", "second", "report"}
 
 
@@ -167,6 +168,11 @@ def figures_folder(run_dir: str | Path) -> str:
     return f"{folder.as_posix()}/figures" if folder.parent.parent.name == "sweeps" else f"figures/{folder.parent.name}"
 
 
+def profile_of(runs_folder: Path) -> str:
+    """The name of the profile or sweep whose runs a folder holds: `demo` of `runs/demo`, `sweeps/demo` of `runs/sweeps/demo`."""
+    return f"sweeps/{runs_folder.name}" if runs_folder.parent.name == "sweeps" else runs_folder.name
+
+
 def checked(notebook: str, values: dict[str, Any]) -> dict[str, Any]:
     """The same parameters, checked by the notebook's model and of its types; lists may be text like `a, b`."""
     model = NOTEBOOKS[notebook]
@@ -232,6 +238,12 @@ def _check_sweep(path: Path, variants: Any, grid: Any, questions: Any) -> None:
     for name, question in questions.items():
         if not isinstance(question, dict) or not QUESTION_KEYS - {"why", "report"} <= question.keys() <= QUESTION_KEYS:
             raise ParameterError(f"{path}: question {name} must have question, first and second, and may have why and report")
+        if not re.fullmatch(RUN_NAME, str(name)):
+            raise ParameterError(f"{path}: question name {name!r} must be {RUN_NAME_WORDS}")
+        if not all(isinstance(question.get(key, ""), str) for key in ("question", "why")):
+            raise ParameterError(f"{path}: question {name} must have text as its question and why")
+        if question["first"] == question["second"]:
+            raise ParameterError(f"{path}: question {name} compares {question['first']} with itself")
         for variant in (question[key] for key in question.keys() & {"first", "second", "report"}):
             if variant not in variants:
                 raise ParameterError(f"{path}: question {name} names variant {variant!r}, but there are {', '.join(variants)}")
@@ -245,8 +257,8 @@ def _check_sections(path: Path, common: Any, sections: Any) -> None:
     if not isinstance(common, dict) or not isinstance(sections, dict):
         raise ParameterError(f"{path}: `parameters` and `runs` must each map names to values")
     for run, section in sections.items():
-        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.,=+-]*", str(run)):
-            raise ParameterError(f"{path}: run name {run!r} must be letters, digits, and any of _ . , = + - inside")
+        if not re.fullmatch(RUN_NAME, str(run)):
+            raise ParameterError(f"{path}: run name {run!r} must be {RUN_NAME_WORDS}")
         notebook = section.get("notebook") if isinstance(section, dict) else None
         if notebook not in NOTEBOOKS:
             raise ParameterError(f"{path}: run {run} has notebook {notebook!r}, but it must be one of {', '.join(NOTEBOOKS)}")

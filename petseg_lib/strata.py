@@ -1,4 +1,4 @@
-"""Which photographs are hard: Dice by species, by how large the pet is, and by how long its border is for its size."""
+"""Which photographs are hard: Dice by species, by how large the pet is, and by how long its outline is for its size."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,10 +12,10 @@ from petseg_lib.data.pets import Pet, PetDataset
 from petseg_lib.data.pictures import read_trimap
 from petseg_lib.evaluation import dice_per_image
 
-THIRDS = {"size": ("small", "middle", "large"), "border": ("short", "middle", "long")}
+THIRDS = {"size": ("small", "middle", "large"), "outline": ("short", "middle", "long")}
 
 
-def border_length(target: np.ndarray) -> float:
+def outline_length(target: np.ndarray) -> float:
     """How long the line between target and background is, px; along the photograph's own edge there is none.
 
     Crofton's formula over lines in four directions, which is right for a circle and 5% short for an upright square. The
@@ -34,18 +34,18 @@ def pet_shapes(dataset: PetDataset, pets: Sequence[Pet]) -> pd.DataFrame:
     """What makes a photograph hard, read off its trimap at its own size; border policy `pet`.
 
     Returns:
-        A row a pet, by name: species; size, the share of the photograph that the pet covers, in [0, 1]; border, the length
-        of its border over the square root of its area: 3.5 for a circle, more for what is thin or ragged, less for what the
+        A row a pet, by name: species; size, the share of the photograph that the pet covers, in [0, 1]; outline, the length
+        of its outline over the square root of its area: 3.5 for a circle, more for what is thin or ragged, less for what the
         photograph cuts off.
     """
     with ThreadPoolExecutor() as pool:
         rows = list(pool.map(_shape, pets, [dataset] * len(pets)))
-    return pd.DataFrame(rows, columns=["name", "species", "size", "border"]).set_index("name")
+    return pd.DataFrame(rows, columns=["name", "species", "size", "outline"]).set_index("name")
 
 
 def _shape(pet: Pet, dataset: PetDataset) -> tuple[str, str, float, float]:
     target, _ = target_and_scored(read_trimap(dataset.trimap_path(pet)), "pet")
-    return pet.name, pet.species, float(target.mean()), border_length(target) / max(float(np.sqrt(target.sum())), 1.0)
+    return pet.name, pet.species, float(target.mean()), outline_length(target) / max(float(np.sqrt(target.sum())), 1.0)
 
 
 def thirds(values: pd.Series, names: tuple[str, str, str]) -> pd.Series:
@@ -57,7 +57,7 @@ def thirds(values: pd.Series, names: tuple[str, str, str]) -> pd.Series:
 def dice_by_stratum(
     tables: dict[str, pd.DataFrame], shapes: pd.DataFrame, confidence: float = 0.95, samples: int = 2000
 ) -> pd.DataFrame:
-    """dice_image (native, pet) by species and by thirds of the pets' size and border, with intervals.
+    """dice_image (native, pet) by species and by thirds of the pets' size and outline, with intervals.
 
     Args:
         tables: each run's per_image table, of the same images, by the run's name.

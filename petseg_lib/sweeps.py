@@ -17,6 +17,8 @@ from petseg_lib.gpus import usable_cores, visible_gpus
 from petseg_lib.profiles import REPOSITORY, Profile, find_sweep, load_profile, settings_from_environment
 from petseg_lib.runs import Run, RunError, is_finished
 
+STATES = ("done", "failed", "not finished", "of other parameters")
+
 
 def is_changed(run: Run, parameters: TrainingParameters) -> bool:
     """Whether a training run stands, finished or begun, under other parameters."""
@@ -87,12 +89,8 @@ def plan(sweep: Profile, at_once: int, each: bool = False, force: bool = False) 
     estimates = {run: _estimate(sweep.runs[run][0], parameters[run], finished) for run in to_do}
     known = [seconds for seconds in estimates.values() if seconds is not None]
     if known:
-        kinds = {
-            _kind(sweep.runs[run][0], parameters[run].model_dump()) for run, seconds in estimates.items() if seconds is not None
-        }
-        alike = sum(len(finished[kind][0]) for kind in kinds)
         total = float(np.mean(known)) * len(to_do) / min(at_once, len(to_do))
-        words += f"; {at_once} at a time, about {duration(total)} (estimated from {alike} finished runs)"
+        words += f"; {at_once} at a time, about {duration(total)} (from the finished runs that are most like them)"
     else:
         words += f"; {at_once} at a time. No finished run is like them: their time is not known"
     if each:
@@ -106,10 +104,14 @@ def _finished_runs() -> dict[tuple, tuple[np.ndarray, np.ndarray]]:
     found: dict[tuple, list[tuple[float, float]]] = {}
     for timed in sorted((workspace() / "runs").rglob("benchmark.tsv")):
         run = Run(timed.parent)
-        if run.complete and (run.folder / "params.json").is_file() and "epochs" in run.parameters:
-            seconds = float(pd.read_csv(timed, sep="\t")["s"].iloc[-1])
-            found.setdefault(_kind(run.notebook, run.parameters), []).append((_work(run.parameters), seconds))
+        parameters, measured = run.provenance.get("parameters", {}), _measured(run)  # nothing of a run that is damaged
+        if run.complete and measured and parameters.keys() >= _OF_WORK:
+            kind = _kind(run.provenance["notebook"], parameters)
+            found.setdefault(kind, []).append((_work(parameters), float(measured["s"])))
     return {kind: tuple(np.array(pairs).T) for kind, pairs in found.items()}
+
+
+_OF_WORK = {"data", "limit_images", "epochs", "image_size", "width"}
 
 
 def _kind(notebook: str, parameters: dict[str, Any]) -> tuple:
@@ -135,22 +137,33 @@ def _estimate(notebook: str, parameters: TrainingParameters, finished: dict[tupl
 def summary(sweep: Profile) -> pd.DataFrame:
     """One row a run: run, its variant and values of the grid, notebook, state, Dice, seconds, memory_mb, error.
 
-    state is `done`, `failed` or `not finished`; the Dice columns are those of metrics.json; seconds and memory are
-    Snakemake's own measurements of the whole job.
+    state is `done`, `failed`, `not finished`, or `of other parameters` where what stands in the folder is not what the sweep
+    asks for; the Dice columns are those of metrics.json, under the border policy that the run was trained with, which stands
+    beside them; seconds and memory are Snakemake's own measurements of the whole job.
     """
     rows = []
-    for name, (notebook, _) in sweep.runs.items():
+    for name, (notebook, settings) in sweep.runs.items():
         run = Run(folder_of(sweep, name))
-        error = "" if run.complete else _last_words(run)
-        state = "done" if run.complete else "failed" if error else "not finished"
+        parameters = NOTEBOOKS[notebook].checked(settings)
+        done = run.complete and not is_changed(run, parameters)
+        error = "" if done else _last_words(run)
+        state = "done" if done else "failed" if error else "of other parameters" if run.complete else "not finished"
         row = {"run": name} | sweep.points[name] | {"notebook": notebook, "state": state}
-        if run.complete:
+        if done:
+            row |= {"border_policy": parameters.border_policy}
             row |= {key: value for key, value in run.metrics.items() if key.startswith("dice_")}
-        if (run.folder / "benchmark.tsv").is_file():
-            measured = pd.read_csv(run.folder / "benchmark.tsv", sep="\t").iloc[-1]
+        if measured := _measured(run):
             row |= {"seconds": measured["s"], "memory_mb": measured["max_rss"]}
         rows.append(row | {"error": error})
     return pd.DataFrame(rows)
+
+
+def _measured(run: Run) -> dict[str, float]:
+    """What Snakemake measured of a run's job: s, max_rss (MB) and others; nothing where it wrote nothing."""
+    path = run.folder / "benchmark.tsv"
+    if not path.is_file() or not path.stat().st_size:  # empty after a power cut
+        return {}
+    return pd.read_csv(path, sep="\t").iloc[-1].to_dict()
 
 
 def _last_words(run: Run) -> str:
@@ -172,7 +185,7 @@ def write_summary(sweep: Profile) -> None:
     for error in table["error"][table["error"] != ""]:
         print(f"petseg: {error}", file=sys.stderr)
     states = table["state"].value_counts()
-    words = ", ".join(f"{states[state]} {state}" for state in ("done", "failed", "not finished") if state in states)
+    words = ", ".join(f"{states[state]} {state}" for state in STATES if state in states)
     if "seconds" in table:
         words += f"; {duration(table['seconds'].sum())} of jobs, at most {table['memory_mb'].max():,.0f} MB each"
     print(f"{len(table)} runs: {words} ({shown(path)})", flush=True)

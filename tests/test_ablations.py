@@ -117,7 +117,7 @@ def sweep(tmp_path, monkeypatch):
     return sweep
 
 
-def test_a_sweep_becomes_answers_and_a_table(sweep):
+def test_a_sweep_becomes_answers_and_a_table(sweep, tmp_path):
     runs = ablations.runs_by_variant(sweep)
     assert {variant: list(seeds) for variant, seeds in runs.items()} == {"base": [3, 4, 5], "short": [3, 4, 5]}
     dice = ablations.dice_by_seed(runs)
@@ -130,6 +130,12 @@ def test_a_sweep_becomes_answers_and_a_table(sweep):
     table = ablations.variants_table(sweep, runs)
     assert table.loc["short", ["changes", "seeds", "seconds"]].tolist() == ["epochs 2", 3, 2.5]
     assert table.loc["base", "changes"] == ""
+    text = SWEEP.replace("base: {}", "base: {loss: dice, dropout: 0.1}")
+    (tmp_path / "other.yaml").write_text(text)
+    other = load_profile(tmp_path / "other.yaml")
+    assert ablations._changes(other, "short") == "epochs 2, loss bce_dice_image", (
+        "what the first variant alone sets differs as well"
+    )
     assert table["dice_image"].tolist() == pytest.approx([2 / 3, 1 / 2])
 
 
@@ -200,7 +206,12 @@ def test_a_panel_and_all_answers_can_be_drawn():
     assert [text.get_text() for text in axes.get_yticklabels()] == ["Is b good?\nb less a"] * 3
     assert [text.get_text() for text in axes.texts] == ["report: holds", "report: not told apart"]
     legend = [text.get_text() for text in axes.figure.legends[0].get_texts()]
-    assert legend == ["first named better", "first named worse", "not told apart"]
+    assert legend == ["first named better", "not told apart"], "what no question has needs no mark"
+    assert axes.get_xlabel().endswith("interval over seeds and images")
+    one_seed = table.assign(seeds=1, question="Is " + "very " * 30 + "long good?")
+    (axes,) = figures.answers(one_seed).axes
+    assert axes.get_xlabel().endswith("interval over images")
+    assert all(len(line) <= 60 for text in axes.get_yticklabels() for line in text.get_text().split("\n"))
 
 
 def test_each_variant_is_drawn_by_seed_with_its_mean_and_spread():

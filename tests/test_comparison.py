@@ -136,12 +136,12 @@ def test_the_sentence_names_both_ends_and_how_far_apart_the_runs_are():
 
 def test_the_border_of_a_circle_is_its_circumference_and_the_photographs_edge_is_none():
     y, x = np.mgrid[:200, :200] - 99.5
-    assert strata.border_length(np.hypot(x, y) < 60) == pytest.approx(2 * np.pi * 60, rel=0.01)
-    assert strata.border_length(np.hypot(x, y + 99.5) < 60) == pytest.approx(np.pi * 60, rel=0.02)
+    assert strata.outline_length(np.hypot(x, y) < 60) == pytest.approx(2 * np.pi * 60, rel=0.01)
+    assert strata.outline_length(np.hypot(x, y + 99.5) < 60) == pytest.approx(np.pi * 60, rel=0.02)
     square = np.zeros((100, 100), bool)
     square[20:60, 30:70] = True
-    assert strata.border_length(square) == pytest.approx(160, rel=0.06)
-    assert strata.border_length(np.ones((5, 5))) == strata.border_length(np.zeros((5, 5))) == 0
+    assert strata.outline_length(square) == pytest.approx(160, rel=0.06)
+    assert strata.outline_length(np.ones((5, 5))) == strata.outline_length(np.zeros((5, 5))) == 0
 
 
 def test_shapes_are_those_of_the_trimaps(pets):
@@ -150,7 +150,7 @@ def test_shapes_are_those_of_the_trimaps(pets):
     assert list(shapes.index) == [pet.name for pet in test]
     target = np.isin(read_trimap(pets.trimap_path(test[1])), (1, 3))
     assert shapes["size"].iloc[1] == pytest.approx(target.mean())
-    assert shapes["border"].iloc[1] == pytest.approx(strata.border_length(target) / np.sqrt(target.sum()))
+    assert shapes["outline"].iloc[1] == pytest.approx(strata.outline_length(target) / np.sqrt(target.sum()))
 
 
 def test_thirds_are_of_equal_numbers_and_in_order():
@@ -162,15 +162,15 @@ def test_thirds_are_of_equal_numbers_and_in_order():
 
 def test_dice_by_stratum_is_the_mean_of_its_members():
     dice = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.4])
-    shapes = pd.DataFrame({"species": ["cat", "dog"] * 3, "size": [1, 2, 3, 4, 5, 6], "border": [6, 5, 4, 3, 2, 1]})
+    shapes = pd.DataFrame({"species": ["cat", "dog"] * 3, "size": [1, 2, 3, 4, 5, 6], "outline": [6, 5, 4, 3, 2, 1]})
     found = strata.dice_by_stratum({"a": table_of(dice), "b": table_of(1 - dice)}, shapes, samples=100)
     a = found[found["run"] == "a"].set_index(["factor", "stratum"])
     assert a["images"].to_dict() == {
         ("species", "cat"): 3, ("species", "dog"): 3,
         ("size", "small"): 2, ("size", "middle"): 2, ("size", "large"): 2,
-        ("border", "short"): 2, ("border", "middle"): 2, ("border", "long"): 2,
+        ("outline", "short"): 2, ("outline", "middle"): 2, ("outline", "long"): 2,
     }  # fmt: skip
-    assert a.loc[("size", "small"), "mean"] == a.loc[("border", "long"), "mean"] == pytest.approx(0.85)
+    assert a.loc[("size", "small"), "mean"] == a.loc[("outline", "long"), "mean"] == pytest.approx(0.85)
     assert a.loc[("species", "dog"), "mean"] == pytest.approx(0.6)
     assert a.loc[("size", "large"), ["from", "to"]].tolist() == [5, 6]
     assert found[found["run"] == "b"].set_index(["factor", "stratum"]).loc[("size", "small"), "mean"] == pytest.approx(0.15)
@@ -178,9 +178,9 @@ def test_dice_by_stratum_is_the_mean_of_its_members():
 
 @pytest.mark.parametrize("images", [1, 2])
 def test_few_images_leave_strata_out(images):
-    shapes = pd.DataFrame({"species": ["cat"] * images, "size": range(images), "border": range(images)})
+    shapes = pd.DataFrame({"species": ["cat"] * images, "size": range(images), "outline": range(images)})
     found = strata.dice_by_stratum({"a": table_of([0.5] * images)}, shapes)
-    assert found.groupby("factor")["images"].sum().to_dict() == {"species": images, "size": images, "border": images}
+    assert found.groupby("factor")["images"].sum().to_dict() == {"species": images, "size": images, "outline": images}
 
 
 # Single photographs
@@ -200,12 +200,16 @@ def test_disputes_show_one_photograph_for_each_run_that_wins_and_one_on_which_al
 def test_failures_are_the_lowest_dice_and_say_of_which_kind():
     tables = {"a": table_of([0.9, 0.2, 0.5]), "b": table_of([0.1, 0.7, 0.6])}
     tables["b"].loc[0, ["native_pet_tp", "native_pet_fp", "native_pet_fn"]] = [10.0, 15.0, 30.0]
-    shapes = pd.DataFrame({"size": [0.1, 0.2, 0.3], "border": [4, 5, 6]}, index=["pet_0", "pet_1", "pet_2"])
+    shapes = pd.DataFrame({"size": [0.1, 0.2, 0.3], "outline": [4, 5, 6]}, index=["pet_0", "pet_1", "pet_2"])
     worst = disputes.failures(tables, "b", 2, shapes)
     assert worst.index.tolist() == ["pet_0", "pet_2"]
     assert worst.columns[:2].tolist() == ["b", "a"]
     assert worst.loc["pet_0", ["b", "missed", "false_alarm", "size"]].tolist() == pytest.approx([20 / 65, 0.75, 0.375, 0.1])
     assert len(disputes.failures(tables, "b", 50, shapes)) == 3
+    tables["b"].loc[2, ["native_pet_tp", "native_pet_fp", "native_pet_fn"]] = [0.0, 7.0, 0.0]
+    found = disputes.failures({"size": tables["b"]}, "size", 1, shapes)
+    assert found.columns.tolist() == ["size", "missed", "false_alarm", "size", "outline"]
+    assert found.loc["pet_2", ["missed", "false_alarm"]].isna().all(), "there is no pet to have a share of"
 
 
 def test_models_are_shown_under_the_border_policy_that_runs_are_compared_under(model, tmp_path):

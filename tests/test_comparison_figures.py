@@ -116,6 +116,27 @@ def test_a_curve_that_falls_to_nothing_does_not_flatten_the_others():
     assert 0.6 < low < 0.8 and 0.9 < high < 0.95
 
 
+def test_thresholds_far_out_and_low_dice_are_within_the_picture():
+    steep = np.where(THRESHOLDS < 0.3, 0.8, 0.05)
+    figure = figures.threshold_curves(THRESHOLDS, {"valid": {"unet": steep}, "test": {"unet": steep}}, {"unet": 0.06})
+    for axes in figure.axes:
+        (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+        marks = [(line.get_xdata()[0], line.get_ydata()[0]) for line in axes.lines if line.get_marker() == "o"]
+        assert len(marks) == 2 and all(left <= x <= right and low < y < high for x, y in marks)
+
+
+def test_two_runs_that_would_have_one_label_keep_their_names():
+    assert [look.label for look in run_looks(["resnet", "resnet34_unet", "unet"]).values()] == ["resnet", "resnet34_unet", "UNet"]
+
+
+def test_a_name_with_dollars_is_no_formula():
+    pair = make_prediction(0, ["unet"])
+    for name in ("x$$y", "$_$", r"a$\b$"):
+        figure = figures.model_panel([pair], [name])
+        figure.canvas.draw()
+        assert name.replace("_", " ") in texts(figure)
+
+
 @pytest.mark.parametrize(("models", "panels"), [(1, 3), (2, 4), (4, 6), (10, 12)])
 def test_the_model_panel_shows_every_model_with_its_whole_dice(models, panels):
     names = MANY[:models]

@@ -241,6 +241,19 @@ def test_the_interval_covers_the_mean_about_as_often_as_it_says():
     assert 80 <= sum(each.low <= 0.8 <= each.high for each in intervals) <= 99
 
 
+@pytest.mark.parametrize("images", [2, 3, 5, 10, 19])
+@pytest.mark.parametrize("skewed", [False, True])
+def test_an_interval_of_few_images_misses_the_truth_no_more_than_one_time_in_seven(images, skewed):
+    random = np.random.default_rng(images)
+    drawn = random.exponential(0.05, (600, images)) if skewed else random.normal(0.05, 0.05, (600, images))
+    intervals = [comparison.mean_interval(-values) for values in drawn]
+    assert 0.02 <= np.mean([not each.low <= -0.05 <= each.high for each in intervals]) <= 1 / 7
+
+
+def test_no_interval_of_few_images_leaves_the_range_of_dice():
+    assert comparison.mean_interval([0.9, 0.5]) == comparison.Interval(0.7, -1.0, 1.0)
+
+
 def test_the_interval_of_a_large_sample_is_students():
     values = np.random.default_rng(2).normal(0.1, 0.3, 1000)
     low, high = stats.t.interval(0.95, 999, values.mean(), stats.sem(values))
@@ -259,6 +272,7 @@ def test_the_interval_of_a_large_sample_is_students():
         (comparison.Interval(0.05, 0.02, 0.08), "b is better than a by 0.0500"),
         (comparison.Interval(-0.05, -0.08, -0.02), "a is better than b by 0.0500 dice_image (95% interval 0.0200 to 0.0800"),
         (comparison.Interval(0.004, 0.001, 0.007), "another seed may turn it round"),
+        (comparison.Interval(0.0, 0.0, 0.0), "a and b have the same dice_image on each of these images."),
     ],
 )
 def test_the_verdict_says_what_the_interval_allows(interval, words):

@@ -358,8 +358,10 @@ def test_a_breed_of_cats_and_one_of_dogs_may_have_one_name():
 def test_difference_histogram_counts_every_image(differences):
     interval = SimpleNamespace(mean=float(np.mean(differences)), low=-0.01, high=0.06)
     (axes,) = figures.difference_histogram(differences, interval, "unet", "resnet34_unet").axes
-    bars = axes.containers[0]
-    assert sum(bar.get_height() for bar in bars) == len(differences)
+    bars, equal = axes.containers
+    assert sum(bar.get_height() for bar in bars) == sum(value != 0 for value in differences)
+    assert [bar.get_height() for bar in equal] == [1] and equal[0].get_x() + equal[0].get_width() / 2 == pytest.approx(0)
+    assert "equal: 1 image" in [text.get_text() for text in axes.figure.legends[0].get_texts()]
     edges = [bar.get_x() for bar in bars]
     assert min(map(abs, edges)) < 1e-12, "no bar holds images on which either run is better"
     ahead = [bar.get_facecolor() for bar, edge in zip(bars, edges, strict=True) if edge > -1e-12]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -210,6 +211,9 @@ def test_runs_that_did_not_finish_are_named(runs, temporary_workspace, monkeypat
     sections = sections.replace("03_unet_training", "02_mean_std", 1)
     (temporary_workspace / "profiles" / "trial.yaml").write_text(f"runs:\n{sections}")
     assert missing_runs(runs) == ["mean_std", "broken", "absent"]
+    shutil.copytree(runs, sweep := runs.parent / "sweeps" / "trial")
+    assert missing_runs(sweep) == [], "it is of no profile, whatever its name"
+    assert write_tables(sweep) == temporary_workspace / "figures" / "sweeps" / "trial" / "tables"
     assert main(["report", "runs/trial"]) == 0
     said = capsys.readouterr()
     assert said.out.splitlines() == ["runs/trial/report.html", "figures/trial/tables"]
@@ -226,13 +230,13 @@ def test_a_report_of_nothing_is_refused(temporary_workspace, capsys):
 # Tables
 
 
-DIFFICULT = pd.DataFrame({"run_name": ["a_b & 5%", "x|y {z}"], "share": [0.51234, None]})
+DIFFICULT = pd.DataFrame({"run_name": ["a_b & 5%", "x|y\n{z}"], "share": [0.51234, None]})
 
 
 def test_tables_name_the_command_and_hold_the_numbers(runs, temporary_workspace):
     figures = temporary_workspace / "figures" / "trial"
     figures.mkdir(parents=True)
-    pd.DataFrame({"run": ["unet"] * 50, "value": 0.123456}).to_csv(figures / "results.csv", index=False)
+    pd.DataFrame({"run": ["unet"] * 50 + ["007"], "value": 0.123456}).to_csv(figures / "results.csv", index=False)
     folder = write_tables(runs)
     assert folder == figures / "tables"
     names = ("conventions", "results", "summary")
@@ -244,7 +248,7 @@ def test_tables_name_the_command_and_hold_the_numbers(runs, temporary_workspace)
     conventions = (folder / "conventions.tex").read_text()
     assert r"dice\_batch\_soft & model & pet & 0.6250 & 0.6250 \\" in conventions
     results = (folder / "results.tex").read_text()
-    assert r"\begin{longtable}{lr}" in results and results.count(r"unet & 0.1235 \\") == 50
+    assert r"\begin{longtable}{lr}" in results and results.count(r"unet & 0.1235 \\") == 50 and r"007 & 0.1235 \\" in results
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     write_tables(runs)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
@@ -263,6 +267,7 @@ def test_latex_is_escaped_and_has_the_rules_of_booktabs():
 def test_markdown_is_a_table_whatever_stands_in_the_cells():
     text = markdown(Table("t", "Caption.", "runs/x", as_text(DIFFICULT)), "petseg report runs/x")
     rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(rows) == 4
     assert rows[0].split() == ["|", "run_name", "|", "share", "|"]
     assert rows[1].startswith("|:") and rows[1].endswith(":|")
     assert r"x\|y {z}" in rows[3]
@@ -276,7 +281,9 @@ def test_markdown_is_a_table_whatever_stands_in_the_cells():
         ([683.52, 1.25], ["683.5", "1.2"]),
         ([1e-4, 0.003], ["0.0001", "0.003"]),
         ([-0.0002519, 0.0394], ["-0.0003", "0.0394"]),
-        ([1e-5, 0.05], ["1e-05", "0.05"]),
+        ([1e-5, 0.05], ["1e-05", "0.0500"]),
+        ([0.89641, 0.00002], ["0.8964", "2e-05"]),
+        ([340.0, 0.0123], ["340.0", "0.0123"]),
         ([3.0, None], ["3", ""]),
         ([3, 12], ["3", "12"]),
         (["a", None], ["a", ""]),

@@ -96,6 +96,12 @@ def test_a_grid_alone_is_a_sweep(folder):
         (("1.0e-4]", "1e-3]"), "base,seed=0,learning_rate=0.001 and base,seed=0,learning_rate=1e-3 are the same run"),
         (("{epochs: 2}", "3"), "variant 'short' is 3, but it must be a name with a map of parameters"),
         (("  short: {", "  1: {"), "variant 1 is {'epochs': 2}, but it must be a name with a map of parameters"),
+        (("first: base,", "first: short,"), "question epochs compares short with itself"),
+        (('"Is half enough?"', "3"), "question epochs must have text as its question and why"),
+        (
+            ("  epochs: {question", "  lr/wd: {question"),
+            "question name 'lr/wd' must be letters, digits, and any of _ . , = + - inside",
+        ),
         (("first: base, ", ""), "question epochs must have question, first and second, and may have why and report"),
         (("notebook: 03_unet_training", "notebook: 03_unet"), "has notebook '03_unet', but it must be one of"),
         (("grid:", "gird:"), "is no profile: it must have `parameters` and `runs`, or be a sweep of grid, notebook"),
@@ -227,6 +233,54 @@ def test_the_estimate_comes_from_finished_runs_and_grows_with_work(folder):
     assert "  resnet,seed=0,learning_rate=0.001" in lines  # of this notebook no run is finished
     assert "about 3 min 56 s" in lines[0]  # (3 x 60 + 4 x 30) / 7 a run, 11 runs, 2 at a time
     assert "base,seed=0,learning_rate=0.001:" not in "\n".join(lines)
+
+
+def test_the_estimate_is_of_the_nearest_run_of_the_same_data(folder):
+    sweep = load_profile(
+        write(folder, "notebook: 03_unet_training\nparameters: {epochs: 4, width: 8, image_size: 64}\ngrid: {seed: [0, 1, 2]}")
+    )
+    others = {
+        "small": ({"width": 4, "image_size": 64, "epochs": 4}, 10.0),
+        "nearest": ({"width": 16, "image_size": 32, "epochs": 8}, 60.0),
+        "far": ({"width": 8, "image_size": 64, "epochs": 40}, 9.0),
+        "of_other_data": ({"data": "/elsewhere", "width": 8, "image_size": 64, "epochs": 4}, 1.0),
+        "of_few": ({"train_images": 4, "width": 8, "image_size": 64, "epochs": 4}, 1.0),
+    }
+    for name, (values, seconds) in others.items():
+        text = f"notebook: 03_unet_training\nparameters: {json.dumps(values)}\ngrid: {{seed: [0]}}"
+        finish(folder, load_profile(write(folder, text, name)), "seed=0", seconds)
+    # 4 x 64² x 8² of work, for 8 x 32² x 16² in 60 s
+    assert "3 to do; 2 at a time, about 45 s" in sweeps.plan(sweep, 2)
+    assert "3 to do; 50 at a time, about 30 s" in sweeps.plan(sweep, 50), "no more at a time than there are"
+    assert "those finished again" not in sweeps.plan(sweep, 2, force=True)
+    finish(folder, sweep, "seed=0", 60.0)
+    assert "1 of them finished, 3 to do, those finished again (FORCE)" in sweeps.plan(sweep, 2, force=True)
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [("benchmark.tsv", ""), ("params.json", "{"), ("params.json", '{"notebook": "03_unet_training", "parameters": {}}')],
+)
+def test_a_damaged_run_elsewhere_is_no_reason_to_plan_nothing(folder, file, content):
+    sweep = load_profile(write(folder, SWEEP))
+    other = load_profile(write(folder, SWEEP, "other"))
+    finish(folder, other, "base,seed=0,learning_rate=0.001", 60.0)
+    (sweeps.folder_of(other, "base,seed=0,learning_rate=0.001") / file).write_text(content)
+    assert "their time is not known" in sweeps.plan(sweep, 2)
+    assert len(sweeps.summary(sweep)) == 12
+
+
+def test_the_summary_says_what_stands_under_other_parameters_and_each_ones_border_policy(folder):
+    sweep = load_profile(write(folder, SWEEP.replace("{epochs: 2}", "{border_policy: background}")))
+    finish(folder, load_profile(write(folder, SWEEP.replace("epochs: 4", "epochs: 5"))), "base,seed=0,learning_rate=0.001", 7.0)
+    finish(folder, sweep, "base,seed=1,learning_rate=0.001", 7.0)
+    finish(folder, sweep, "short,seed=1,learning_rate=0.001", 7.0)
+    table = sweeps.summary(sweep).set_index("run")
+    changed = table.loc["base,seed=0,learning_rate=0.001"]
+    assert changed["state"] == "of other parameters" and pd.isna(changed["dice_image_native"])
+    done = table[table["state"] == "done"]
+    assert done["border_policy"].tolist() == ["pet", "background"] and done["dice_image_native"].tolist() == [0.5, 0.5]
+    assert table["state"].value_counts().to_dict() == {"not finished": 9, "done": 2, "of other parameters": 1}
 
 
 def test_the_summary_names_variant_grid_dice_time_and_memory(folder):

@@ -1,6 +1,7 @@
 """Variants of a recipe over seeds: curves, paired differences, and the answers to many questions at once."""
 
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -97,7 +98,7 @@ def answers(table: pd.DataFrame, confidence: float = 0.95) -> Figure:
     """Every question's difference with its interval, one row each, in the table's order.
 
     Args:
-        table: question, first, second, difference, low, high, outcome, report, as `ablations.answers_table` gives.
+        table: question, first, second, difference, low, high, seeds, outcome, report, as `ablations.answers_table` gives.
         confidence: of the intervals.
     """
     figure, axes = chart(height=1.3 + 0.56 * len(table))
@@ -106,18 +107,21 @@ def answers(table: pd.DataFrame, confidence: float = 0.95) -> Figure:
         error = [[row.difference - row.low], [row.high - row.difference]]
         axes.errorbar(row.difference, place, xerr=error, fmt=marker, color=colour, markersize=8, elinewidth=2, capsize=3)
     axes.axvline(0, color=INK, linewidth=1)
-    names = [f"{row.question}\n{run_label(row.second)} less {run_label(row.first)}" for row in table.itertuples()]
+    over = "images" if (table["seeds"] == 1).all() else "seeds and images"
+    names = [f"{fill(row.question, 60)}\n{run_label(row.second)} less {run_label(row.first)}" for row in table.itertuples()]
     axes.set_yticks(range(len(table)), names)
     for place, word in enumerate(table["report"].fillna("")):
         if word:
             axes.annotate(f"report: {word}", (1.01, place), xycoords=("axes fraction", "data"), va="center", fontsize=8.5)
     axes.set(
-        xlabel=f"difference in dice_image, native, with {percent(confidence)} interval over seeds and images",
+        xlabel=f"difference in dice_image, native, with {percent(confidence)} interval over {over}",
         ylim=(len(table) - 0.4, -0.6),
     )
     axes.grid(axis="y", visible=False)
     axes.tick_params(axis="y", length=0)
     for outcome, (colour, marker) in OUTCOMES.items():
+        if outcome not in set(table["outcome"]):
+            continue
         # Rows read "second less first": the variant named first is the one that the outcome is said of.
         label = outcome if outcome == "not told apart" else f"first named {outcome}"
         axes.plot([], [], marker, color=colour, markersize=8, label=label)

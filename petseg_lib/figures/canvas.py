@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from PIL import Image
 
-from petseg_lib.figures.style import LEFT_OUT, STYLE, WIDTH
+from petseg_lib.figures.style import STRIPED, STYLE, WIDTH
 
 SCREEN_DPI = 138  # pixels an inch in a notebook's output
 CSS_DPI = 92  # browser pixels that one inch takes there: fewer, so that the picture is sharp on fine screens
@@ -155,7 +155,8 @@ def show(axes: Axes, picture: np.ndarray, title: str = "", aspect: float | None 
             axes.figure.add_artist(Rectangle(box.p0, box.width, box.height, color="#F1F1F1", linewidth=0, zorder=-1))
     inches = axes.get_position().width * axes.figure.get_size_inches()[0]
     text, size = fitted(title, inches)
-    axes.set_title(text, y=1.0, pad=4, fontsize=size)  # a fixed place: matplotlib is slow to search for a free one
+    # A fixed place: matplotlib is slow to search for a free one. What lies between two $ of a file's name is no formula.
+    axes.set_title(text, y=1.0, pad=4, fontsize=size, parse_math=False)
     return image
 
 
@@ -168,10 +169,10 @@ def fitted(text: str, inches: float) -> tuple[str, float]:
 
 
 def legend_below(figure: Figure, colours: dict[str, str], **named: Any) -> None:
-    """A legend of coloured squares in the room that `panels(legend=True)` leaves; what is left out is striped, as in pictures."""
+    """A legend of coloured squares in the room that `panels(legend=True)` leaves; what is striped in pictures is so here."""
     handles = [
         Patch(facecolor="white", edgecolor=colour, hatch="/////", linewidth=0.6, label=label)
-        if colour == LEFT_OUT
+        if colour in STRIPED
         else Patch(facecolor=colour, edgecolor="#777777", linewidth=0.6, label=label)
         for label, colour in colours.items()
     ]

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
-from petseg_lib.figures.canvas import chart, styled
+from petseg_lib.figures.canvas import chart, fitted, styled
 from petseg_lib.figures.style import GREY, INK, breed_label, run_label, run_looks
 
 
@@ -98,20 +98,25 @@ def difference_histogram(
     values = np.asarray(differences, dtype=float)
     figure, axes = chart(width=7, height=3.2)
     reach = max(1.05 * np.abs(values).max(), 0.01)
-    _, _, bars = axes.hist(values, np.linspace(-reach, reach, 43), edgecolor="white", linewidth=0.6)
+    edges = np.linspace(-reach, reach, 43)
+    _, _, bars = axes.hist(values[values != 0], edges, edgecolor="white", linewidth=0.6)
     for bar in bars:
         ahead = second if bar.get_x() + bar.get_width() / 2 >= 0 else first
         bar.set_facecolor((looks[ahead].colour, 0.55))
+    if equal := int((values == 0).sum()):
+        style = {"color": GREY, "alpha": 0.8, "linewidth": 0, "label": f"equal: {equal} image{'s' if equal > 1 else ''}"}
+        axes.bar(0, equal, (edges[1] - edges[0]) / 2, **style)
     axes.axvline(0, color=INK, linewidth=1)
     axes.axvspan(max(interval.low, -reach), min(interval.high, reach), color=GREY, alpha=0.35, linewidth=0)
     label = f"mean {interval.mean:+.4f}, interval {interval.low:+.4f} to {interval.high:+.4f}"
     axes.axvline(interval.mean, color=INK, linewidth=2, linestyle=(0, (4, 2)), label=label)
     better = {first: int((values < 0).sum()), second: int((values > 0).sum())}
-    axes.set_title(f"{run_label(first)} better: {better[first]} images", loc="left")
-    axes.set_title(f"{run_label(second)} better: {better[second]} images", loc="right")
+    for run, side in ((first, "left"), (second, "right")):
+        words, size = fitted(f"{run_label(run)} better: {better[run]} images", 3.0)
+        axes.set_title(words, loc=side, fontsize=size)
     axes.set(xlabel=f"dice_image, native: {run_label(second)} less {run_label(first)}", ylabel="images", xlim=(-reach, reach))
     axes.grid(axis="x", visible=False)
-    figure.legend(loc="outside upper center")
+    figure.legend(loc="outside upper center", ncols=2)
     return figure
 
 
@@ -154,12 +159,12 @@ def cost_against_dice(table: pd.DataFrame) -> Figure:
             `comparison.summary_table`.
     """
     costs = {
-        "gflop": ("GFLOP an image\n(less is better)", 1),
-        "images_per_second": ("images a second\n(more is better)", 1),
-        "parameters": ("parameters (millions)\n(less is better)", 1e-6),
+        "gflop": ("GFLOP an image", "less is better", 1),
+        "images_per_second": ("images a second", "more is better", 1),
+        "parameters": ("parameters (millions)", "less is better", 1e-6),
     }
     figure, axes = chart(3, height=3.6, sharey=True)
-    for panel, (column, (label, unit)) in zip(axes, costs.items(), strict=True):
+    for panel, (column, (label, better, unit)) in zip(axes, costs.items(), strict=True):
         for (_, row), look in zip(table.iterrows(), run_looks(table["run"]).values(), strict=True):
             error = [[row["dice"] - row["low"]], [row["high"] - row["dice"]]]
             panel.errorbar(
@@ -173,7 +178,7 @@ def cost_against_dice(table: pd.DataFrame) -> Figure:
                 label=look.label,
             )
         _readable_log_axis(panel, table[column].to_numpy() * unit)
-        panel.set_xlabel(label)
+        panel.set_xlabel(f"{label}\n({better}; {panel.get_xscale()} axis)")
     axes[0].set_ylabel("dice_image, native")
     axes[0].margins(y=0.12)
     handles, names = axes[0].get_legend_handles_labels()

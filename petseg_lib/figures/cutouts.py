@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 
 from petseg_lib.cutouts import UNSURE, Cutout, cut_out
 from petseg_lib.figures.canvas import legend_below, panels, show, styled
-from petseg_lib.figures.photographs import outline, tinted
-from petseg_lib.figures.style import PURPLE, breed_label
+from petseg_lib.figures.photographs import outline, stripes, tinted
+from petseg_lib.figures.style import UNCERTAIN, breed_label
 
 _LIGHT, _DARK = 250, 216  # greys of the chequered ground that stands for transparency
 
@@ -39,7 +39,7 @@ def cutout_grid(cutouts: Sequence[Cutout], threshold: float = 0.5, columns: int 
             continue
         _show_mask(above, cutouts[number], threshold, aspect)
         show(below, on_chequers(cutouts[number], threshold), _share(cutouts[number], threshold), aspect)
-    legend_below(figure, {_unsure_words(): PURPLE})
+    legend_below(figure, {_unsure_words(): UNCERTAIN})
     return figure
 
 
@@ -52,7 +52,7 @@ def cutout_panel(cutout: Cutout, threshold: float = 0.5) -> Figure:
     _show_mask(axes[0, 0], cutout, threshold, aspect)
     show(axes[0, 1], cutout.probability, "probability", aspect, cmap="gray", vmin=0, vmax=1)
     show(axes[0, 2], on_chequers(cutout, threshold), _share(cutout, threshold), aspect)
-    legend_below(figure, {_unsure_words(): PURPLE})
+    legend_below(figure, {_unsure_words(): UNCERTAIN})
     return figure
 
 
@@ -67,7 +67,8 @@ def on_chequers(cutout: Cutout, threshold: float = 0.5) -> np.ndarray:
 
 def _show_mask(axes: Axes, cutout: Cutout, threshold: float, aspect: float) -> None:
     unsure = (cutout.probability > UNSURE[0]) & (cutout.probability < UNSURE[1])
-    show(axes, tinted(cutout.photograph, unsure, PURPLE, 0.5), breed_label(cutout.name), aspect)
+    veiled = tinted(tinted(cutout.photograph, unsure, "white", 0.5), unsure & stripes(unsure.shape), UNCERTAIN, 0.85)
+    show(axes, veiled, breed_label(cutout.name), aspect)
     outline(axes, cutout.probability > threshold)
 
 
@@ -76,4 +77,4 @@ def _share(cutout: Cutout, threshold: float) -> str:
 
 
 def _unsure_words() -> str:
-    return f"probability between {UNSURE[0]:g} and {UNSURE[1]:g}"
+    return f"probability between {UNSURE[0]:g} and {UNSURE[1]:g} (line: outline of the mask)"

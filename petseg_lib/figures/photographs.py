@@ -137,11 +137,15 @@ def trimap_overlay(photograph: np.ndarray, trimap: np.ndarray) -> np.ndarray:
 
 def target_overlay(photograph: np.ndarray, target: np.ndarray, left_out: np.ndarray) -> np.ndarray:
     """The photograph with the target tinted and the pixels that do not count in striped grey, (H, W, 3) uint8."""
-    rows, columns = np.indices(left_out.shape, sparse=True)
-    period = max(4, min(left_out.shape) // 40)
-    stripes = (rows + columns) % period < period / 2
     covered = tinted(tinted(photograph, target, PET, 0.45), left_out, LEFT_OUT, 0.75)
-    return tinted(covered, left_out & stripes, "white", 0.7)
+    return tinted(covered, left_out & stripes(left_out.shape), "white", 0.7)
+
+
+def stripes(shape: tuple[int, int]) -> np.ndarray:
+    """(H, W) bool: every other diagonal stripe, for what must be seen on any colour of photograph."""
+    rows, columns = np.indices(shape, sparse=True)
+    period = max(4, min(shape) // 40)
+    return (rows + columns) % period < period / 2
 
 
 def tinted(photograph: np.ndarray, where: np.ndarray, colour: str, strength: float) -> np.ndarray:

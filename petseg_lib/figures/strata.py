@@ -10,13 +10,13 @@ from petseg_lib.figures.style import run_looks
 _TITLES = {
     "species": "species",
     "size": "size of the pet (share of the photograph)",
-    "border": "length of its border (over √area)",
+    "outline": "length of its outline (over √area)",
 }
 
 
 @styled
 def dice_by_stratum(table: pd.DataFrame) -> Figure:
-    """Mean Dice of each run with its interval, by species and by thirds of the pets' size and of their border's length.
+    """Mean Dice of each run with its interval, by species and by thirds of the pets' size and of their outline's length.
 
     Args:
         table: factor, stratum, from, to, images, run, mean, low, high, as `strata.dice_by_stratum` gives.
@@ -48,5 +48,5 @@ def dice_by_stratum(table: pd.DataFrame) -> Figure:
 
 def _stratum(row: pd.Series) -> str:
     """Under each group: its name, the range of values in it, and how many images."""
-    ranges = {"size": f"{row['from']:.0%} to {row['to']:.0%}\n", "border": f"{row['from']:.1f} to {row['to']:.1f}\n"}
+    ranges = {"size": f"{row['from']:.0%} to {row['to']:.0%}\n", "outline": f"{row['from']:.1f} to {row['to']:.1f}\n"}
     return f"{row['stratum']}\n{ranges.get(row['factor'], '')}{row['images']} images"

@@ -5,6 +5,7 @@ their own (hits, misses, false alarms), they differ in lightness too, so that a 
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import count
 from typing import NamedTuple
@@ -15,7 +16,8 @@ from matplotlib.colors import to_rgb
 BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 SKY, YELLOW, PURPLE, INK, GREY = "#56B4E9", "#F0E442", "#CC79A7", "#333333", "#8A8A8A"
 
-PET, BORDER, LEFT_OUT = SKY, YELLOW, "#8A8A8A"
+PET, BORDER, LEFT_OUT, UNCERTAIN = SKY, YELLOW, "#8A8A8A", PURPLE
+STRIPED = (LEFT_OUT, UNCERTAIN)
 HIT, MISS, FALSE_ALARM = SKY, "#A32A00", YELLOW
 VERDICTS = {"hit": HIT, "miss": MISS, "false alarm": FALSE_ALARM}
 SPLITS = {"train": "#3B5168", "valid": "#8DA2B5", "test": "#CFD9E2"}
@@ -87,10 +89,12 @@ def run_looks(names: Iterable[str]) -> dict[str, RunLook]:
     """Colour, marker and label of each run; networks, report's recipe and floors look the same in every figure of the project."""
     names = list(names)
     others = _other_looks(look for name, look in _FIXED_RUNS.items() if name not in names)
+    often = Counter(map(run_label, names))
     looks = {}
     for name in names:
         colour, marker = _FIXED_RUNS.get(name) or next(others)
-        looks[name] = RunLook(colour, marker, run_label(name))
+        label = run_label(name)
+        looks[name] = RunLook(colour, marker, label if often[label] == 1 else name)  # `resnet` beside `resnet34_unet`
     return looks
 
 

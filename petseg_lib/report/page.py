@@ -10,7 +10,7 @@ from nbconvert.preprocessors import CoalesceStreamsPreprocessor, CSSHTMLHeaderPr
 
 from petseg_lib.config import ParameterError, shown
 from petseg_lib.disk import write_atomically
-from petseg_lib.profiles import load_profile
+from petseg_lib.profiles import load_profile, profile_of
 from petseg_lib.report.chapters import Chapter, read_chapters
 from petseg_lib.report.provenance import facts, moment, settings
 from petseg_lib.report.tables import measured_runs, summary
@@ -55,9 +55,9 @@ def write_report(runs_folder: str | Path, out_html: str | Path) -> Path:
 
 
 def missing_runs(runs_folder: Path) -> list[str]:
-    """The runs of the profile of this folder's name that are not finished; none where there is no such profile."""
+    """The runs of the folder's profile (`sweeps/NAME` of a sweep's) that are not finished; none where there is no such profile."""
     try:
-        runs = load_profile(runs_folder.name).runs
+        runs = load_profile(profile_of(runs_folder)).runs
     except ParameterError:
         return []
     return [run for run in runs if not Run(runs_folder / run).complete]

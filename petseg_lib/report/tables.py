@@ -11,16 +11,18 @@ from petseg_lib import comparison
 from petseg_lib.config import shown, workspace
 from petseg_lib.disk import write_atomically
 from petseg_lib.execute import duration
+from petseg_lib.profiles import profile_of
 from petseg_lib.runs import Run
 
 SUMMARY = (
-    "dice_image (native, border policy pet) of each run with its bootstrap interval over test images, and what the run cost: "
+    "dice_image (native, border policy pet) of each run with its interval over test images, and what the run cost: "
     "parameters, GFLOP an image (two per multiply-add), images a second (inference, one at a time), epochs, training time."
 )
 CONVENTIONS = "Every Dice convention of every run on its test images."
 _LONG = 40  # rows; a longer table is broken over pages
 _SHRUNK = "\\medskip\n" r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{"
-_NUMBER = r"[-+]?\d|$"
+_NUMBER = r"[-+]?(\d|inf$)|$"
+_OF_WORDS = dict.fromkeys(("run", "against", "name", "first", "second", "breed"), str)  # 007 is a name
 
 
 class Table(NamedTuple):
@@ -69,7 +71,7 @@ def conventions(runs: list[Run]) -> Table:
 
 
 def as_text(table: pd.DataFrame) -> pd.DataFrame:
-    """The cells as text: each column of numbers with as many digits as its values need, missing values empty."""
+    """The cells as text: each column of numbers with as many digits as its values need, and smaller ones with their own."""
     return pd.DataFrame({name: _column_as_text(column) for name, column in table.items()})
 
 
@@ -78,12 +80,16 @@ def _column_as_text(column: pd.Series) -> pd.Series:
         finite = column[np.isfinite(column)]
         sizes = finite[finite != 0].abs()
         if (finite % 1 == 0).all():
-            style = "{:.0f}"
+            style, least = "{:.0f}", 0.0
+        elif sizes.max() < 0.01 and sizes.min() < 0.001:
+            style, least = "{:.3g}", 0.0
         else:
-            enough = sizes.min() >= (0.001 if sizes.max() < 0.01 else 0.00005)  # for four decimals
-            style = "{:.1f}" if sizes.max() >= 100 else "{:.4f}" if enough else "{:.3g}"
-        return column.map(style.format, na_action="ignore").astype(object).fillna("")
-    return column.astype(object).fillna("").map(str)
+            style, least = ("{:.1f}", 0.05) if sizes.max() >= 100 else ("{:.4f}", 0.00005)
+        texts = column.map(
+            lambda value: (style if abs(value) >= least or value == 0 else "{:.3g}").format(value), na_action="ignore"
+        )
+        return texts.astype(object).fillna("")
+    return column.astype(object).fillna("").map(lambda value: " ".join(str(value).split()))  # on one line
 
 
 def tables_of(runs_folder: Path, figures_folder: Path) -> list[Table]:
@@ -94,7 +100,7 @@ def tables_of(runs_folder: Path, figures_folder: Path) -> list[Table]:
             path.stem,
             f"{path.name}, as the notebooks leave it.",
             shown(path),
-            as_text(pd.read_csv(path, keep_default_na=False, na_values=[""])),
+            as_text(pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=_OF_WORDS)),
         )
         for path in sorted(figures_folder.glob("*.csv"))
     ]
@@ -133,12 +139,12 @@ def latex(table: Table, command: str) -> str:
 
 
 def write_tables(runs_folder: Path) -> Path | None:
-    """Write every table of `runs/PROFILE` into `figures/PROFILE/tables`, as NAME.md and NAME.tex.
+    """Write every table of `runs/PROFILE` into `figures/PROFILE/tables`, as NAME.md and NAME.tex; a sweep's is `sweeps/NAME`.
 
     Returns:
         The folder; None where there is nothing to tabulate.
     """
-    figures_folder = workspace() / "figures" / runs_folder.name
+    figures_folder = workspace() / "figures" / profile_of(runs_folder)
     folder, command = figures_folder / "tables", f"petseg report {shown(runs_folder)}"
     tables = tables_of(runs_folder, figures_folder)
     if not tables:
