@@ -46,8 +46,9 @@ notebooks: .venv/.installed
 bench: .venv/.test
 	.venv/bin/python -m benchmarks $(if $(DATA),--data "$$DATA") $(if $(ROWS),--rows $(ROWS))
 
+# Trainings (runs/) and downloaded photographs stay.
 clean:
-	rm -rf build runs data .snakemake .pytest_cache .ruff_cache
+	rm -rf build data/demo .snakemake .pytest_cache .ruff_cache
 
 .venv/.installed: pyproject.toml
 	$(PYTHON) -m venv .venv

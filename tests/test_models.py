@@ -12,11 +12,10 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from petseg_lib.config import ParameterError
-from petseg_lib.models import build_model, convolutions, gflop, parameter_count, winograd
+from petseg_lib.models import NETWORKS, build_model, convolutions, gflop, parameter_count, winograd
 from petseg_lib.models.blocks import UpBlock, pad_to_stride
 from petseg_lib.models.folding import fold_batchnorm
 
-NETWORKS = [("unet", "default"), ("resnet34_unet", "default"), ("resnet34_unet", "report")]
 every_network = pytest.mark.parametrize(("name", "variant"), NETWORKS)
 
 
