@@ -18,6 +18,8 @@ from petseg_lib.data.masks import BORDER_POLICIES, target_and_scored
 from petseg_lib.figures import Prediction
 from petseg_lib.figures.canvas import encoded
 from petseg_lib.figures.style import ORANGE, PET, SKY, VERDICTS, breed_label, lightness, rgb, run_label, run_looks
+from petseg_lib.models import build_model
+from petseg_lib.models.shapes import stage_shapes
 
 
 def make_pair(height=30, width=40, seed=0):
@@ -498,3 +500,15 @@ def test_save_figure_refuses_what_it_cannot_write(tmp_path, name, formats, messa
     with pytest.raises(ValueError, match=message):
         figures.save_figure(figures.breed_counts(make_table()), tmp_path / "new", name, "Caption.", formats)
     assert not (tmp_path / "new").exists()
+
+
+def test_a_network_is_drawn_stage_by_stage_with_its_skips():
+    model = build_model("resnet34_unet", width=4)
+    (axes,) = figures.network_diagram(stage_shapes(model, 64)).axes
+    numbers = [text.get_text() for text in axes.texts if text.get_text().isdigit()]
+    assert numbers == ["3", "4", "4", "8", "16", "32", "16", "8", "4", "4", "2", "1"]
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["64 px", "32 px", "16 px", "8 px", "4 px", "2 px"]
+    arrows = [text.arrow_patch for text in axes.texts if getattr(text, "arrow_patch", None)]
+    assert len(arrows) == 11 + 4, "from each stage to the next, and four skips"
+    heights = [box.get_y() + box.get_height() / 2 for bars in axes.containers for box in bars]
+    assert heights == pytest.approx([0, 1, 2, 3, 4, 5, 4, 3, 2, 1, 0, 0])

@@ -15,6 +15,7 @@ from petseg_lib.config import ParameterError
 from petseg_lib.models import NETWORKS, build_model, convolutions, gflop, parameter_count, winograd
 from petseg_lib.models.blocks import UpBlock, pad_to_stride
 from petseg_lib.models.folding import fold_batchnorm
+from petseg_lib.models.shapes import stage_shapes
 
 every_network = pytest.mark.parametrize(("name", "variant"), NETWORKS)
 
@@ -195,6 +196,23 @@ def test_depth_is_the_number_of_halvings(name, depths):
 @every_network
 def test_parts_are_named_after_the_field(name, variant):
     assert {key.split(".")[0] for key in small(name, variant).state_dict()} == {"encoder", "decoder", "head"}
+
+
+@every_network
+def test_the_shapes_of_stages_are_those_of_their_features(name, variant):
+    model = small(name, variant).eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    found = stage_shapes(model, 128)
+    features = model.encoder(images(128, 128))
+    assert found.photograph == (3, 128) and found.logits == (1, 128)
+    assert found.encoder == [(each.shape[1], each.shape[-1]) for each in features]
+    assert len(found.decoder) == len(found.skips) == len(model.decoder.blocks)
+    for block, skip, (channels, side) in zip(model.decoder.blocks, found.skips, found.decoder, strict=True):
+        joined = block.conv[0].in_channels - block.up.out_channels
+        assert joined == (0 if skip is None else found.encoder[skip][0]) and channels == block.up.out_channels
+        assert skip is None or found.encoder[skip][1] == side
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert not model.encoder._forward_hooks
 
 
 def test_every_skip_reaches_the_logits():

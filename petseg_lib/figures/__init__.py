@@ -19,6 +19,7 @@ from petseg_lib.figures.dataset import (
     size_scatter,
 )
 from petseg_lib.figures.export import save_figure
+from petseg_lib.figures.network import network_diagram
 from petseg_lib.figures.photographs import augmentation_grid, batch_grid, border_policies, browse_panel, sample_grid
 from petseg_lib.figures.predictions import (
     Prediction,
@@ -58,6 +59,7 @@ __all__ = [
     "mean_std_comparison",
     "model_panel",
     "move_threshold",
+    "network_diagram",
     "prediction_grid",
     "prediction_panel",
     "reliability_diagram",
