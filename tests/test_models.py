@@ -270,6 +270,9 @@ def test_folding_batchnorm_changes_no_logit(name, variant):
         model(3 * images() + 1)  # statistics unlike those that BatchNorm starts with
     model.eval()
     folded = fold_batchnorm(model)
+    of_bf16 = fold_batchnorm(model, torch.bfloat16)
+    assert {each.dtype for each in folded.parameters()} == {torch.float32}
+    assert {each.dtype for each in of_bf16.parameters()} == {torch.float32, torch.bfloat16}, "what no BatchNorm follows stays"
     assert not any(isinstance(layer, nn.BatchNorm2d) for layer in folded.modules())
     with torch.no_grad():
         expected = model(images())

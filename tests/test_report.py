@@ -20,7 +20,7 @@ from petseg_lib.data.masks import BORDER_POLICIES
 from petseg_lib.profiles import REPOSITORY
 from petseg_lib.report import find_browser, missing_runs, print_pdf, write_report, write_tables
 from petseg_lib.report.pdf import NAMES, PdfError
-from petseg_lib.report.tables import Table, as_text, latex, markdown
+from petseg_lib.report.tables import Table, as_text, latex, markdown, measured_runs
 
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 SECONDS = 83.0
@@ -252,6 +252,22 @@ def test_tables_name_the_command_and_hold_the_numbers(runs, temporary_workspace)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     write_tables(runs)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_runs_are_listed_by_notebook_and_then_by_name(runs):
+    write_run(runs / "a_resnet", name="04_resnet34_unet_training")
+    assert [run.name for run in measured_runs(runs)] == ["unet", "unet_long", "a_resnet"]
+
+
+def test_a_breed_called_na_is_no_missing_value(runs, temporary_workspace):
+    figures = temporary_workspace / "figures" / "trial"
+    figures.mkdir(parents=True)
+    pd.DataFrame({"breed": ["NA", "pug"], "mean": [0.5, np.nan]}).to_csv(figures / "breeds.csv", index=False)
+    lines = (write_tables(runs) / "breeds.md").read_text().splitlines()
+    assert [line.split() for line in lines if line.startswith("| ")][1:] == [
+        ["|", "NA", "|", "0.5000", "|"],
+        ["|", "pug", "|", "|"],
+    ]
 
 
 def test_latex_is_escaped_and_has_the_rules_of_booktabs():
