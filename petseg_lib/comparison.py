@@ -20,7 +20,7 @@ from petseg_lib.evaluation import ConstantModel, dice_per_image, dice_table, eva
 from petseg_lib.runs import Run, RunError
 
 TOO_CLOSE = 0.01  # two models closer than this on one seed are not called different
-FEW_IMAGES = 20  # with fewer, 95% intervals of the bootstrap miss the truth more than one time in ten
+FEW_IMAGES = 20  # with fewer, 95% intervals of the bootstrap miss the truth one time in ten or more
 ROUNDING = 1e-12  # values of Dice that differ by less are equal
 VALUES_AT_ONCE = 2**22  # resampled in one block: bounds the memory, whatever the count of samples
 
@@ -45,7 +45,7 @@ def mean_interval(values: np.ndarray, confidence: float = 0.95, samples: int = 2
     """The mean of values with its bias-corrected and accelerated (BCa) bootstrap interval, by scipy.
 
     Below `FEW_IMAGES` values it is Student's interval, since the bootstrap's is too short there (of two values, half of its
-    95% intervals miss the truth; tests/test_comparison.py bounds both).
+    95% intervals miss the truth; tests/test_evaluation.py bounds Student's misses).
 
     Args:
         values: (N,) of Dice; for a paired comparison, the differences on the same images. In [-1, 1].

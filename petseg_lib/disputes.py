@@ -56,9 +56,8 @@ def failures(tables: dict[str, pd.DataFrame], run: str, count: int, shapes: pd.D
     kinds = pd.DataFrame({"missed": counts["native_pet_fn"] / pet, "false_alarm": counts["native_pet_fp"] / pet})
     dice = _dice({run: tables[run]} | tables)
     worst = dice[run].sort_values(kind="stable").index[:count]
-    return pd.concat(
-        [part.loc[worst] for part in (dice, kinds, shapes[["size", "outline"]])], axis=1
-    )  # a run may be called `size`
+    parts = (dice, kinds, shapes[["size", "outline"]])
+    return pd.concat([part.loc[worst] for part in parts], axis=1)  # no join: a run may be called `size`
 
 
 def load_models(runs: dict[str, Run]) -> dict[str, tuple[nn.Module, dict[str, Any]]]:

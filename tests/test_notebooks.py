@@ -79,9 +79,9 @@ def test_committed_figures_of_photographs_are_curves_and_tables():
     listed = ["git", "-C", str(REPOSITORY), "ls-files", "figures"]
     names = subprocess.run(listed, capture_output=True, text=True, check=True).stdout.splitlines()
     charts = "best|breeds|calibration|conventions|cost|difference|distribution|strata|thresholds|time"
-    figures = rf"(\w+_curves|ablations|ablation_\w+|comparison_({charts}))\.(png|svg)"
+    figures = rf"(\w+_(curves|network)|ablations(_variants)?|ablation_\w+|comparison_({charts}))\.(png|svg)"
     csv = r"(results|ablations|comparison_(differences|strata|thresholds))\.csv"
-    drawn = rf"figures/(ablations/README\.md|\w+/({csv}|tables/\w+\.(md|tex)|{figures}))"
+    drawn = rf"figures/((ablations|photographs)/README\.md|\w+/({csv}|tables/\w+\.(md|tex)|{figures}))"
     assert "figures/demo/results.csv" in names
     assert [name for name in names if not name.startswith("figures/demo/") and not re.fullmatch(drawn, name)] == []
 
