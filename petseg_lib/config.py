@@ -50,7 +50,7 @@ class Parameters(BaseModel):
     run_dir: str = Field(min_length=1, description="run folder to write, relative to the workspace")
     figures_dir: str = Field("figures/demo", min_length=1, description="folder for exported figures")
     figure_formats: list[Literal["png", "svg", "pdf"]] = Field(["png", "svg", "pdf"], description="png, and any of svg and pdf")
-    limit_images: number(int, ge=0) = Field(0, description="images used of each split, evenly spaced; 0 = all")
+    limit_images: number(int, ge=0) = Field(0, description="images used of each split, evenly spaced; 0: all")
     bad_samples: Literal["stop", "skip"] = Field("stop", description="what to do with damaged photographs or trimaps: stop, skip")
 
     @field_validator("figure_formats")
@@ -138,7 +138,7 @@ class TrainingParameters(ImageParameters):
 
     model: ClassVar[str]
 
-    train_images: number(int, ge=0) = Field(0, description="photographs of the train split used, drawn by `seed`; 0 = all")
+    train_images: number(int, ge=0) = Field(0, description="photographs of the train split used, drawn by `seed`; 0: all")
     normalisation: Literal["dataset", "imagenet", "report"] = Field(
         "dataset", description="mean and std to normalise with: dataset (those of notebook 02), imagenet, report"
     )
@@ -168,17 +168,17 @@ class TrainingParameters(ImageParameters):
         "bce_dice_image", description="loss: bce_dice_image, bce_dice, bce, dice, double_sigmoid (the report's)"
     )
     ema_decay: number(float, ge=0, lt=1) = Field(
-        0.0, description="share that averaged weights keep at each step, 0 to below 1; 0 = off (no average)"
+        0.0, description="share that averaged weights keep at each step, 0 to below 1; 0: off (no average)"
     )
     patience: number(int, ge=0) = Field(
-        0, description="epochs without a better validation Dice before stopping, at full size; 0 = off"
+        0, description="epochs without a better validation Dice before stopping, at full size; 0: off"
     )
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = Field(
         "auto", description="arithmetic of the network: auto, 32-true, bf16-mixed, 16-mixed"
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where to compute: auto, cpu, cuda, mps")
     loader_workers: number(int, ge=-1, le=256) = Field(
-        -1, description="worker processes that make batches; 0 = none, -1 = up to 8 for an NVIDIA GPU on Linux, else none"
+        -1, description="worker processes that make batches; 0: none, -1: up to 8 for an NVIDIA GPU on Linux, else none"
     )
     cuda_graphs: bool = Field(True, description="record training steps of an NVIDIA GPU and replay them, which saves it waiting")
     force: bool = Field(False, description="train a finished run again, over what it left")
@@ -262,7 +262,7 @@ class PredictionParameters(Parameters):
     needs_dataset: ClassVar[bool] = False
     run_dir: str = Field("runs/demo/predict", min_length=1, description=Parameters.model_fields["run_dir"].description)
     model_run: str = Field("unet", min_length=1, description="run folder of a training, or its name beside this run")
-    photographs: str = Field("", description="folder of photographs to cut out, or one file; empty = the test split's")
+    photographs: str = Field("", description="folder of photographs to cut out, or one file; empty: the test split's")
     threshold: number(float, gt=0, lt=1) = Field(0.5, description="pet where the probability is above it, above 0 to below 1")
     shown: number(int, ge=1, le=50) = Field(8, description="photographs in the picture, 1 to 50")
     train_missing: bool = Field(True, description="train the profile's run that does not stand yet")

@@ -8,6 +8,7 @@ from unittest.mock import patch
 import nbformat
 import pytest
 import torch
+from papermill import inspect_notebook
 
 from petseg_lib.config import NOTEBOOKS, ParameterError, ResNet34UNetParameters, UNetParameters
 from petseg_lib.models import build_model
@@ -33,6 +34,15 @@ def test_the_parameters_cell_holds_every_name_with_its_default_and_its_sentence(
     assert literals(source) == model().model_dump()
     sentences = {line.split(" = ")[0]: line.split("  # ")[1] for line in source.splitlines()}
     assert sentences == {name: field.description for name, field in model.model_fields.items()}
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS)
+def test_papermill_knows_every_parameter(notebook):
+    """It warns of one that it cannot read, which a second = in the line is enough for."""
+    known = inspect_notebook(REPOSITORY / "notebooks" / f"{notebook}.ipynb")
+    assert {name: each["help"] for name, each in known.items()} == {
+        name: field.description for name, field in NOTEBOOKS[notebook].model_fields.items()
+    }
 
 
 def test_a_choice_is_said_with_its_alternatives():
