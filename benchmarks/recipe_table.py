@@ -30,7 +30,7 @@ DRAWN = (
 def rows(split: str) -> list[dict[str, Any]]:
     """A row a recipe: its Dice over seeds, and its gain over the recipe it builds on (`of`) or those it is measured `against`.
 
-    A gain is that of the seeds both have, with its bootstrap interval over seeds and images.
+    A gain is that of the seeds both have, with its interval over seeds and images.
     """
     entries = [each for each in load() if each["split"] == split]
     table = []

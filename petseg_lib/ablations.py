@@ -61,7 +61,7 @@ class Answer:
         interval = f"{percent(confidence)} interval {lead.low:+.4f} to {lead.high:+.4f}"
         grounds = f"({interval}, {seeds} seed{'s' if seeds > 1 else ''}, {images} images)"
         amount = f"{lead.mean:.4f} dice_image"
-        if self.difference.low == self.difference.high == 0:
+        if np.array_equal(*self.dice):
             words = f"{self.first} and {self.second} have the same dice_image on each of these images."
         elif self.outcome == "not told apart":
             ahead = self.second if self.difference.mean > 0 else self.first
@@ -83,7 +83,7 @@ def interval_over_seeds(differences: np.ndarray, confidence: float = 0.95, sampl
     (two-way crossed random effects). Two or three seeds tell little of how far seeds spread, so the interval is Student's,
     of as many degrees of freedom as the parts of the variance have together (Satterthwaite 1946, Biometrics Bulletin 2,
     110). Of simulated 95% intervals over 60 images, 5% miss the truth where seeds do not spread, 8% over three seeds and 12%
-    over two where they spread by 0.02 (tests/test_ablations.py bounds it). With one seed it is the bootstrap over images.
+    over two where they spread by 0.02 (tests/test_ablations.py bounds it). With one seed it is `comparison.mean_interval`, over images.
 
     Args:
         differences: (S, N) of Dice, in [-1, 1], by seed and image.

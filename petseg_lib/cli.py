@@ -94,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="run a notebook into a run folder", description=RUN_HELP, formatter_class=plain)
     run.add_argument("notebook", metavar="NOTEBOOK", help="path or name, e.g. 03_unet_training")
     run.add_argument("--out", metavar="RUN_DIR", required=True, help="run folder, relative to the workspace")
-    run.add_argument("-f", "--profile", metavar="PROFILE", help="path or name of a profile: demo, sample, report, best")
+    run.add_argument("-f", "--profile", metavar="PROFILE", help="path or name of a profile, such as demo or sample")
     run.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="set one")
     run.add_argument("--force", action="store_true", help="train again what stands finished, or under other parameters")
     run.add_argument("--said", metavar="FILE", help="write into this file what would be shown here")

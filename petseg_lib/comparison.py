@@ -20,7 +20,7 @@ from petseg_lib.evaluation import ConstantModel, dice_per_image, dice_table, eva
 from petseg_lib.runs import Run, RunError
 
 TOO_CLOSE = 0.01  # two models closer than this on one seed are not called different
-FEW_IMAGES = 20  # with fewer, 95% intervals of the bootstrap miss the truth one time in ten or more
+FEW_IMAGES = 20  # with fewer, 95% intervals of the bootstrap miss the truth up to every second time
 ROUNDING = 1e-12  # values of Dice that differ by less are equal
 VALUES_AT_ONCE = 2**22  # resampled in one block: bounds the memory, whatever the count of samples
 
@@ -41,14 +41,17 @@ class Interval:
         return f"{self.mean:.4f} [{self.low:.4f}, {self.high:.4f}]"
 
 
-def mean_interval(values: np.ndarray, confidence: float = 0.95, samples: int = 2000, seed: int = 0) -> Interval:
+def mean_interval(
+    values: np.ndarray, confidence: float = 0.95, samples: int = 2000, seed: int = 0, lowest: float = -1.0
+) -> Interval:
     """The mean of values with its bias-corrected and accelerated (BCa) bootstrap interval, by scipy.
 
     Below `FEW_IMAGES` values it is Student's interval, since the bootstrap's is too short there (of two values, half of its
     95% intervals miss the truth; tests/test_evaluation.py bounds Student's misses).
 
     Args:
-        values: (N,) of Dice; for a paired comparison, the differences on the same images. In [-1, 1].
+        values: (N,) of Dice; for a paired comparison, the differences on the same images.
+        lowest: what no value can be below: -1 of differences, 0 of Dice.
     """
     values = np.asarray(values, dtype=float)
     mean = float(values.mean())
@@ -58,7 +61,7 @@ def mean_interval(values: np.ndarray, confidence: float = 0.95, samples: int = 2
         return Interval(mean, mean, mean)
     if len(values) < FEW_IMAGES:
         reach = float(student.ppf((1 + confidence) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
-        return Interval(mean, max(mean - reach, -1.0), min(mean + reach, 1.0))
+        return Interval(mean, max(mean - reach, lowest), min(mean + reach, 1.0))
     batch, random = max(1, VALUES_AT_ONCE // len(values)), np.random.default_rng(seed)
     result = bootstrap((values,), np.mean, n_resamples=samples, batch=batch, confidence_level=confidence, rng=random)
     return Interval(mean, float(result.confidence_interval.low), float(result.confidence_interval.high))
@@ -121,7 +124,7 @@ def dice_by_breed(tables: dict[str, pd.DataFrame], confidence: float = 0.95, sam
     for run, table in tables.items():
         dice = dice_per_image(table).to_numpy()
         for (species, breed), index in table.groupby(["species", "breed"]).indices.items():
-            interval = mean_interval(dice[index], confidence, samples)
+            interval = mean_interval(dice[index], confidence, samples, lowest=0)
             rows.append((run, species, breed, len(index), interval.mean, interval.low, interval.high))
     return pd.DataFrame(rows, columns=["run", "species", "breed", "images", "mean", "low", "high"])
 
@@ -232,7 +235,7 @@ def summary_table(
     costs = {run: {name: found.metrics[name] for name in names} for run, found in runs.items()}
     rows = []
     for name, table in (tables | floor_tables).items():
-        interval = mean_interval(dice_per_image(table).to_numpy(), confidence, samples)
+        interval = mean_interval(dice_per_image(table).to_numpy(), confidence, samples, lowest=0)
         rows.append({"run": name, "dice": interval.mean, "low": interval.low, "high": interval.high} | costs.get(name, {}))
     return pd.DataFrame(rows).astype(dict.fromkeys(("parameters", "epochs", "best_epoch"), "Int64"))
 

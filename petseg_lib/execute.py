@@ -85,6 +85,7 @@ def run_notebook(
     Raises:
         ParameterError: a name or value is wrong; nothing was touched.
         RunError: a training run of other parameters stands there; nothing was touched.
+        LockError: another process works there; nothing was touched.
         DatasetError: results stand there, and there is no dataset to make them anew from; nothing was touched.
         NotebookError: the notebook did not finish; the message says why and where it lies.
     """

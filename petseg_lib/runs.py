@@ -12,7 +12,7 @@ import pandas as pd
 
 from petseg_lib.config import NOTEBOOKS, Parameters, ReadableError, TrainingParameters, shown, workspace
 from petseg_lib.data.check import usable
-from petseg_lib.data.pets import dataset_folder, open_dataset
+from petseg_lib.data.pets import dataset_folder, draw_train, open_dataset
 from petseg_lib.disk import write_json, write_table
 from petseg_lib.locks import lock, unlock
 from petseg_lib.versions import made_with
@@ -55,11 +55,16 @@ class Run:
 
     @property
     def parameters(self) -> dict[str, Any]:
-        return self._json("params.json")["parameters"]
+        return self._entry("parameters")
+
+    @property
+    def all_parameters(self) -> dict[str, Any]:
+        """Its parameters, and those that its version did not know yet (`with_defaults`)."""
+        return with_defaults(self.parameters, NOTEBOOKS.get(self.notebook, Parameters))
 
     @property
     def notebook(self) -> str:
-        return self._json("params.json")["notebook"]
+        return self._entry("notebook")
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -96,6 +101,14 @@ class Run:
         if not path.is_file():
             raise RunError(f"{shown(self.folder)} has no {name}: the run is missing or did not finish; run its notebook first")
         return path
+
+    def _entry(self, name: str) -> Any:
+        entries = self._json("params.json")
+        if name not in entries:
+            raise RunError(
+                f"{shown(self.folder / 'params.json')} is damaged (it has no {name}): run its notebook again into another folder"
+            )
+        return entries[name]
 
     def _json(self, name: str) -> dict[str, Any]:
         path = self._existing(name)
@@ -176,10 +189,18 @@ def check_data(run: Run, parameters: Parameters) -> None:
     """Refuse to give up what stands in a run folder for a dataset that cannot be used: a wrong name must not cost a training.
 
     Raises:
-        DatasetError: the run is begun or finished, and `data` names no dataset that can be used, of which the notebook has need.
+        DatasetError: the run is begun or finished, and `data` names no dataset that can be used, of which the notebook has need,
+            or one of fewer photographs than `train_images`.
     """
-    if run.begun and parameters.needs_dataset and parameters.data != "demo":
-        usable(open_dataset(parameters.data, parameters.limit_images), parameters.bad_samples)
+    drawn = parameters.train_images if isinstance(parameters, TrainingParameters) else 0
+    if run.begun and parameters.needs_dataset and (drawn or parameters.data != "demo"):
+        dataset, _ = usable(open_dataset(parameters.data, parameters.limit_images), parameters.bad_samples)
+        draw_train(dataset, drawn, seed=0)
+
+
+def with_defaults(values: dict[str, Any], model: type[Parameters]) -> dict[str, Any]:
+    """Values of a notebook's parameters; one that the version which wrote them did not know yet acted as its default does now."""
+    return {name: field.default for name, field in model.model_fields.items()} | values
 
 
 def lasting(parameters: Parameters) -> dict[str, Any]:
@@ -226,8 +247,7 @@ def check_parameters(run: Run, parameters: TrainingParameters) -> None:
         RunError: names each parameter that differs, with both values.
     """
     given = lasting(parameters)
-    # A parameter that the run's version did not know yet acted as its default does now.
-    standing = {name: field.default for name, field in type(parameters).model_fields.items()} | run.parameters
+    standing = with_defaults(run.parameters, type(parameters))
     before = _decisive(standing)
     changed = [name for name, value in _decisive(given).items() if value != before[name]]
     if changed and not parameters.force:

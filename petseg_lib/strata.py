@@ -70,7 +70,7 @@ def dice_by_stratum(
     rows = []
     for factor, stratum, start, end, index in _strata(shapes):
         for run, dice in dices.items():
-            interval = mean_interval(dice[index], confidence, samples)
+            interval = mean_interval(dice[index], confidence, samples, lowest=0)
             rows.append((factor, stratum, start, end, len(index), run, interval.mean, interval.low, interval.high))
     return pd.DataFrame(rows, columns=["factor", "stratum", "from", "to", "images", "run", "mean", "low", "high"])
 

@@ -139,7 +139,7 @@ def summary(sweep: Profile) -> pd.DataFrame:
 
     state is `done`, `failed`, `not finished`, or `of other parameters` where what stands in the folder is not what the sweep
     asks for; the Dice columns are those of metrics.json, under the border policy that the run was trained with, which stands
-    beside them; seconds and memory are Snakemake's own measurements of the whole job.
+    beside them (notebook 02 has neither); seconds and memory are Snakemake's own measurements of the whole job.
     """
     rows = []
     for name, (notebook, settings) in sweep.runs.items():
@@ -150,7 +150,7 @@ def summary(sweep: Profile) -> pd.DataFrame:
         state = "done" if done else "failed" if error else "of other parameters" if run.complete else "not finished"
         row = {"run": name} | sweep.points[name] | {"notebook": notebook, "state": state}
         if done:
-            row |= {"border_policy": parameters.border_policy}
+            row |= {name: value for name, value in parameters.model_dump().items() if name == "border_policy"}
             row |= {key: value for key, value in run.metrics.items() if key.startswith("dice_")}
         if measured := _measured(run):
             row |= {"seconds": measured["s"], "memory_mb": measured["max_rss"]}
@@ -160,10 +160,11 @@ def summary(sweep: Profile) -> pd.DataFrame:
 
 def _measured(run: Run) -> dict[str, float]:
     """What Snakemake measured of a run's job: s, max_rss (MB) and others; nothing where it wrote nothing."""
-    path = run.folder / "benchmark.tsv"
-    if not path.is_file() or not path.stat().st_size:  # empty after a power cut
+    try:
+        table = pd.read_csv(run.folder / "benchmark.tsv", sep="\t")
+    except (FileNotFoundError, pd.errors.EmptyDataError):  # empty after a power cut
         return {}
-    return pd.read_csv(path, sep="\t").iloc[-1].to_dict()
+    return {} if table.empty else table.iloc[-1].to_dict()
 
 
 def _last_words(run: Run) -> str:

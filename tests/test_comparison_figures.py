@@ -126,7 +126,12 @@ def test_thresholds_far_out_and_low_dice_are_within_the_picture():
 
 
 def test_two_runs_that_would_have_one_label_keep_their_names():
-    assert [look.label for look in run_looks(["resnet", "resnet34_unet", "unet"]).values()] == ["resnet", "resnet34_unet", "UNet"]
+    names = ["resnet", "resnet34_unet"]
+    assert [look.label for look in run_looks([*names, "unet"]).values()] == [*names, "UNet"]
+    (axes,) = figures.difference_histogram([0.02], comparison.mean_interval([0.02]), *names).axes
+    assert axes.get_xlabel() == "dice_image, native: resnet34_unet less resnet"
+    (axes,) = figures.variants({name: np.array([[0.5]]) for name in names}).axes
+    assert [text.get_text() for text in axes.get_yticklabels()] == names
 
 
 def test_a_name_with_dollars_is_no_formula():

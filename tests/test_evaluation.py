@@ -252,6 +252,7 @@ def test_an_interval_of_few_images_misses_the_truth_no_more_than_one_time_in_sev
 
 def test_no_interval_of_few_images_leaves_the_range_of_dice():
     assert comparison.mean_interval([0.9, 0.5]) == comparison.Interval(0.7, -1.0, 1.0)
+    assert comparison.mean_interval([0.9, 0.5], lowest=0) == comparison.Interval(0.7, 0.0, 1.0)
 
 
 def test_the_interval_of_a_large_sample_is_students():

@@ -43,14 +43,16 @@ def test_a_profile_runs_end_to_end(profile, tmp_path):
 
 
 def test_one_run_alone_is_compared_with_nothing(tmp_path):
-    few = FEW | {"data": str(draw_pets(tmp_path / "pets", 20)), "image_size": "32", "width": "4"}
+    few = FEW | {"data": str(draw_pets(tmp_path / "pets", 20)), "image_size": "32", "width": "4", "limit_images": "4"}
     for notebook, run, settings in (
         ("02_mean_std", "mean_std", {}),
-        ("03_unet_training", "mine", {"border_policy": "ignore"}),
+        ("03_unet_training", "mine", {"border_policy": "ignore", "train_images": "3"}),
         ("05_comparison", "comparison", {"runs": "mine"}),
     ):
         known = {name: value for name, value in (few | settings).items() if name in NOTEBOOKS[notebook].model_fields}
         folder = run_notebook(notebook, f"runs/alone/{run}", settings=known)
+    record = json.loads((workspace() / "runs" / "alone" / "mine" / "params.json").read_text(encoding="utf-8"))
+    assert record["photographs"]["train"][0] == 3 and record["photographs"]["validate"][0] == 1
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     assert metrics == {"runs": ["mine"], "best": "mine", "verdict": "mine is the only run: there is no pair to compare."}
     exported = {path.name for path in (workspace() / "figures" / "alone").iterdir()}

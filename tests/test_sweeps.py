@@ -259,7 +259,14 @@ def test_the_estimate_is_of_the_nearest_run_of_the_same_data(folder):
 
 @pytest.mark.parametrize(
     ("file", "content"),
-    [("benchmark.tsv", ""), ("params.json", "{"), ("params.json", '{"notebook": "03_unet_training", "parameters": {}}')],
+    [
+        ("benchmark.tsv", ""),
+        ("benchmark.tsv", "\n"),
+        ("benchmark.tsv", "s\tmax_rss\n"),
+        ("params.json", "{"),
+        ("params.json", "{}"),
+        ("params.json", '{"notebook": "03_unet_training", "parameters": {}}'),
+    ],
 )
 def test_a_damaged_run_elsewhere_is_no_reason_to_plan_nothing(folder, file, content):
     sweep = load_profile(write(folder, SWEEP))
@@ -267,7 +274,15 @@ def test_a_damaged_run_elsewhere_is_no_reason_to_plan_nothing(folder, file, cont
     finish(folder, other, "base,seed=0,learning_rate=0.001", 60.0)
     (sweeps.folder_of(other, "base,seed=0,learning_rate=0.001") / file).write_text(content)
     assert "their time is not known" in sweeps.plan(sweep, 2)
-    assert len(sweeps.summary(sweep)) == 12
+    table = sweeps.summary(other).set_index("run")
+    assert len(table) == 12 and not (table["state"] == "failed").any()
+
+
+def test_a_sweep_of_notebook_02_has_a_summary_without_border_policy(folder):
+    sweep = load_profile(write(folder, "notebook: 02_mean_std\ngrid: {statistics_split: [train, test]}"))
+    finish(folder, sweep, "statistics_split=test", 2.0)
+    table = sweeps.summary(sweep)
+    assert sorted(table["state"]) == ["done", "not finished"] and "border_policy" not in table
 
 
 def test_the_summary_says_what_stands_under_other_parameters_and_each_ones_border_policy(folder):

@@ -800,6 +800,8 @@ def test_a_dataset_that_is_not_there_costs_no_training(pets):
     run.finish({"done": True})
     with pytest.raises(DatasetError, match=r"the data folder .*nowhere does not exist"):
         open_small("runs/t/safe", data="nowhere", force=True)
+    with pytest.raises(DatasetError, match=r"parameter train_images is 999, but the train split has \d+"):
+        open_small("runs/t/safe", data=str(pets.root), train_images=999, force=True)
     assert run.complete and (run.folder / "model.safetensors").exists()
 
 

@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from petseg_lib.comparison import percent
 from petseg_lib.figures.canvas import chart, styled
-from petseg_lib.figures.style import BLUE, GREY, INK, ORANGE, VERMILION, run_label
+from petseg_lib.figures.style import BLUE, GREY, INK, ORANGE, VERMILION, run_labels
 
 # They differ in lightness, marker and line too. Dashes lie on top: what is under a dashed line is still seen.
 _DASHED, _SOLID = (ORANGE, "s", (0, (4, 1.5)), 3), (BLUE, "o", "solid", 2)
@@ -33,12 +33,13 @@ def ablation_panel(
     """
     figure, (curves, difference) = chart(2, height=3.3, width_ratios=[1.25, 1])
     looks = (_SOLID, _DASHED) if next(iter(histories)) == "base" else (_DASHED, _SOLID)  # `base` looks the same in every panel
+    labels = run_labels(histories)
     for (name, tables), look in zip(histories.items(), looks, strict=True):
-        _mean_and_range(curves, tables, run_label(name), *look)
+        _mean_and_range(curves, tables, labels[name], *look)
     curves.set(xlabel="epoch", ylabel="validation dice_image,\nown border policy")
     curves.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
     figure.legend(loc="outside upper left", ncols=2)
-    first, second = (run_label(name) for name in histories)
+    first, second = labels.values()
     places = np.arange(len(by_seed), 0, -1)
     difference.axvline(0, color=INK, linewidth=1)
     difference.plot(list(by_seed.values()), places, "o", color=GREY, markersize=6)
@@ -84,7 +85,7 @@ def variants(dice: Mapping[str, np.ndarray]) -> Figure:
         spread = f" ± {by_seed.std(ddof=1):.4f}" if len(by_seed) > 1 else ""
         words = f"{by_seed.mean():.4f}{spread}"
         axes.annotate(words, (1.01, place), xycoords=("axes fraction", "data"), va="center", fontsize=8.5)
-    axes.set_yticks(range(len(dice)), [run_label(name) for name in dice])
+    axes.set_yticks(range(len(dice)), run_labels(dice).values())
     axes.set(xlabel="dice_image, native, of the test images (right: mean and standard deviation over seeds)")
     axes.set_ylim(len(dice) - 0.5, -0.5)
     axes.grid(axis="y", visible=False)
@@ -108,7 +109,8 @@ def answers(table: pd.DataFrame, confidence: float = 0.95) -> Figure:
         axes.errorbar(row.difference, place, xerr=error, fmt=marker, color=colour, markersize=8, elinewidth=2, capsize=3)
     axes.axvline(0, color=INK, linewidth=1)
     over = "images" if (table["seeds"] == 1).all() else "seeds and images"
-    names = [f"{fill(row.question, 60)}\n{run_label(row.second)} less {run_label(row.first)}" for row in table.itertuples()]
+    labels = run_labels([*table["first"], *table["second"]])
+    names = [f"{fill(row.question, 60)}\n{labels[row.second]} less {labels[row.first]}" for row in table.itertuples()]
     axes.set_yticks(range(len(table)), names)
     for place, word in enumerate(table["report"].fillna("")):
         if word:

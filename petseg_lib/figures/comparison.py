@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from petseg_lib.figures.canvas import chart, fitted, styled
-from petseg_lib.figures.style import GREY, INK, breed_label, run_label, run_looks
+from petseg_lib.figures.style import GREY, INK, breed_label, run_looks
 
 
 @styled
@@ -112,9 +112,9 @@ def difference_histogram(
     axes.axvline(interval.mean, color=INK, linewidth=2, linestyle=(0, (4, 2)), label=label)
     better = {first: int((values < 0).sum()), second: int((values > 0).sum())}
     for run, side in ((first, "left"), (second, "right")):
-        words, size = fitted(f"{run_label(run)} better: {better[run]} images", 3.0)
+        words, size = fitted(f"{looks[run].label} better: {better[run]} images", 3.0)
         axes.set_title(words, loc=side, fontsize=size)
-    axes.set(xlabel=f"dice_image, native: {run_label(second)} less {run_label(first)}", ylabel="images", xlim=(-reach, reach))
+    axes.set(xlabel=f"dice_image, native: {looks[second].label} less {looks[first].label}", ylabel="images", xlim=(-reach, reach))
     axes.grid(axis="x", visible=False)
     figure.legend(loc="outside upper center", ncols=2)
     return figure

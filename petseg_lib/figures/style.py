@@ -89,13 +89,7 @@ def run_looks(names: Iterable[str]) -> dict[str, RunLook]:
     """Colour, marker and label of each run; networks, report's recipe and floors look the same in every figure of the project."""
     names = list(names)
     others = _other_looks(look for name, look in _FIXED_RUNS.items() if name not in names)
-    often = Counter(map(run_label, names))
-    looks = {}
-    for name in names:
-        colour, marker = _FIXED_RUNS.get(name) or next(others)
-        label = run_label(name)
-        looks[name] = RunLook(colour, marker, label if often[label] == 1 else name)  # `resnet` beside `resnet34_unet`
-    return looks
+    return {name: RunLook(*(_FIXED_RUNS.get(name) or next(others)), label) for name, label in run_labels(names).items()}
 
 
 def _other_looks(spare: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
@@ -104,6 +98,13 @@ def _other_looks(spare: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
     for number in count():
         again, place = divmod(number, len(colours))
         yield colours[place], markers[(place + again) % len(markers)]
+
+
+def run_labels(names: Iterable[str]) -> dict[str, str]:
+    """`run_label` of each name; where two would have the same, as `resnet` and `resnet34_unet`, they keep their names."""
+    labels = {name: run_label(name) for name in names}
+    often = Counter(labels.values())
+    return {name: label if often[label] == 1 else name for name, label in labels.items()}
 
 
 def run_label(name: str) -> str:
