@@ -194,6 +194,16 @@ def test_the_readme_quotes_the_answers_that_are_committed():
         assert f"| {row.question} | {row.second} less {row.first} | {difference} | {row.outcome} | {row.report} |" in readme
 
 
+def test_the_readme_quotes_what_more_photographs_gain():
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    table = pd.read_csv(REPOSITORY / "figures" / "photographs" / "ablations.csv")
+    assert len(table) == len(load_profile("sweeps/photographs").questions) and set(table["seeds"]) == {3}
+    assert f"| 16 | {table['dice_first'][0]:.4f} | |" in readme
+    for row in table.itertuples():
+        count, gain = row.second.removeprefix("photographs_"), f"{row.difference:+.4f} [{row.low:+.4f}, {row.high:+.4f}]"
+        assert f"| {count} | {row.dice_second:.4f} | {gain} |" in readme
+
+
 def test_a_panel_and_all_answers_can_be_drawn():
     history = pd.DataFrame({"epoch": [1, 2], "valid_dice": [0.3, 0.6]})
     found = answer(-0.01, 0.03)
