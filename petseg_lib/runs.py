@@ -1,9 +1,7 @@
 """The run folder: the only thing that passes from one notebook to the next."""
 
-import hashlib
 import json
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ from petseg_lib.disk import write_json, write_table
 from petseg_lib.locks import lock, unlock
 from petseg_lib.versions import made_with
 
-# They change no result; what a run is trained on, `check_photographs` holds together.
+# They change no result; what a run is trained on, `checkpoints.check_photographs` holds together.
 OF_NO_RESULT = ("figures_dir", "figure_formats", "loader_workers", "cuda_graphs", "bad_samples")
 # What a run makes. The executed notebook is not among it: papermill writes that while the run is under way.
 _RESULTS = ("metrics.json", "history.csv", "per_image.csv", "model.safetensors", "stats.json", "resume", "tensorboard")
@@ -268,29 +266,6 @@ def _stands(run: Run, parameters: Parameters) -> bool:
     check_parameters(run, parameters)
     # A forced run that was interrupted goes on as well: a batch system may start the same command again.
     return not parameters.force or (not run.complete and _decisive(run.parameters) == _decisive(lasting(parameters)))
-
-
-def check_photographs(run: Run, **names: Sequence[str]) -> None:
-    """Hold a training to the photographs that it was begun with: a folder may have grown, or been repaired, since.
-
-    Args:
-        names: of the photographs, by split, in order.
-
-    Raises:
-        RunError: they are others now.
-    """
-    if not run.provenance:
-        return
-    now = {split: [len(those), hashlib.sha256("\n".join(those).encode()).hexdigest()[:16]] for split, those in names.items()}
-    begun = run.provenance.get("photographs", now)
-    if begun != now:
-        before, after = (", ".join(f"{count} to {split}" for split, (count, _) in each.items()) for each in (begun, now))
-        raise RunError(
-            f"{shown(run.folder)} was begun with other photographs ({before}) than there are now ({after}): choose another "
-            "run folder, or remove this one"
-        )
-    if "photographs" not in run.provenance and not run.complete:
-        run.record(photographs=now)
 
 
 def _decisive(parameters: dict[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 from tqdm.std import tqdm
 
-from petseg_lib.checkpoints import Checkpointer, load_state
+from petseg_lib.checkpoints import Checkpointer, check_photographs, load_state
 from petseg_lib.config import ReadableError, TrainingParameters, shown
 from petseg_lib.data.loaders import Batch, full_size_from, half_size, set_epoch, to_device
 from petseg_lib.devices import memory_format, open_fabric
@@ -27,7 +27,7 @@ from petseg_lib.graphs import Recorded, released
 from petseg_lib.inference import PIXELS_A_PASS, images_per_second
 from petseg_lib.models import gflop, parameter_count
 from petseg_lib.optimisation import MovingAverage, build_optimizer, build_schedule, build_step
-from petseg_lib.runs import Run, check_photographs
+from petseg_lib.runs import Run
 from petseg_lib.training_log import line_of, log_epoch, someone_watches
 
 LOW_DICE = 0.7  # the report kept no model below it; here it is kept, with a warning
