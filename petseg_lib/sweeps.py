@@ -150,7 +150,7 @@ def summary(sweep: Profile) -> pd.DataFrame:
         state = "done" if done else "failed" if error else "of other parameters" if run.complete else "not finished"
         row = {"run": name} | sweep.points[name] | {"notebook": notebook, "state": state}
         if done:
-            row |= {name: value for name, value in parameters.model_dump().items() if name == "border_policy"}
+            row |= parameters.model_dump(include={"border_policy"})
             row |= {key: value for key, value in run.metrics.items() if key.startswith("dice_")}
         if measured := _measured(run):
             row |= {"seconds": measured["s"], "memory_mb": measured["max_rss"]}
