@@ -27,7 +27,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 DERIVED = ("run_dir", "figures_dir")
 OF_DATA = {"data", "limit_images", "bad_samples"}  # which notebook 06 hands on to its sweep
 SWEEP_KEYS = {"notebook", "parameters", "variants", "grid", "questions"}
-RUN_NAME, RUN_NAME_WORDS = r"[A-Za-z0-9_][A-Za-z0-9_.,=+-]*", "letters, digits, and any of _ . , = + - inside"
+PLAIN_NAME, PLAIN_NAME_WORDS = r"[A-Za-z0-9_][A-Za-z0-9_.,=+-]*", "letters, digits, and any of _ . , = + - inside"
 QUESTION_KEYS = {"question", "why", "first", "second", "report"}
 
 
@@ -238,8 +238,8 @@ def _check_sweep(path: Path, variants: Any, grid: Any, questions: Any) -> None:
     for name, question in questions.items():
         if not isinstance(question, dict) or not QUESTION_KEYS - {"why", "report"} <= question.keys() <= QUESTION_KEYS:
             raise ParameterError(f"{path}: question {name} must have question, first and second, and may have why and report")
-        if not re.fullmatch(RUN_NAME, str(name)):
-            raise ParameterError(f"{path}: question name {name!r} must be {RUN_NAME_WORDS}")
+        if not re.fullmatch(PLAIN_NAME, str(name)):
+            raise ParameterError(f"{path}: question name {name!r} must be {PLAIN_NAME_WORDS}")
         if not all(isinstance(question.get(key, ""), str) for key in ("question", "why")):
             raise ParameterError(f"{path}: question {name} must have text as its question and why")
         if question["first"] == question["second"]:
@@ -257,8 +257,8 @@ def _check_sections(path: Path, common: Any, sections: Any) -> None:
     if not isinstance(common, dict) or not isinstance(sections, dict):
         raise ParameterError(f"{path}: `parameters` and `runs` must each map names to values")
     for run, section in sections.items():
-        if not re.fullmatch(RUN_NAME, str(run)):
-            raise ParameterError(f"{path}: run name {run!r} must be {RUN_NAME_WORDS}")
+        if not re.fullmatch(PLAIN_NAME, str(run)):
+            raise ParameterError(f"{path}: run name {run!r} must be {PLAIN_NAME_WORDS}")
         notebook = section.get("notebook") if isinstance(section, dict) else None
         if notebook not in NOTEBOOKS:
             raise ParameterError(f"{path}: run {run} has notebook {notebook!r}, but it must be one of {', '.join(NOTEBOOKS)}")
