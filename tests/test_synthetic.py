@@ -1,6 +1,8 @@
 """Synthetic pets: the layout, the same bytes for the same seed, sensible masks, and colour alone does not find them."""
 
 import multiprocessing
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -103,6 +105,16 @@ def test_bytes_do_not_depend_on_the_number_of_processes(tmp_path):
     for file in files:
         assert (one / file).read_bytes() == (two / file).read_bytes(), file
     assert not multiprocessing.active_children()
+
+
+def test_a_script_without_a_guard_for_its_own_processes_draws_and_runs_once(tmp_path):
+    script = tmp_path / "script.py"
+    draw = f"draw_pets({str(tmp_path / 'pets')!r}, 20, workers=2)"
+    script.write_text(f"from petseg_lib.data.synthetic import draw_pets\nprint('run')\n{draw}\n")
+    done = subprocess.run([sys.executable, script], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "run\n"
+    assert len(list((tmp_path / "pets" / "images").iterdir())) == 20
 
 
 def small(root: Path, split: str) -> tuple[np.ndarray, np.ndarray]:

@@ -4,13 +4,12 @@ Every picture is a function of (seed, index) alone, so that the same call draws 
 """
 
 import os
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import cv2
 import numpy as np
+from loky import ProcessPoolExecutor
 from PIL import Image
 
 from petseg_lib.config import ReadableError
@@ -41,8 +40,7 @@ def draw_pets(folder: str | Path, count: int = 240, seed: int = 0, workers: int 
         folder: made if it is missing; it must be empty.
         count: pets, 20 or more.
         seed: 0 or more; the same seed and count draw the same bytes.
-        workers: processes that draw; none gives one a core, where there is enough to draw. Scripts that draw many need
-            the usual `if __name__ == "__main__":`.
+        workers: processes that draw; none gives one a core, where there is enough to draw.
 
     Returns:
         The folder.
@@ -66,7 +64,8 @@ def draw_pets(folder: str | Path, count: int = 240, seed: int = 0, workers: int 
         for index in range(count):
             write(index)
     else:
-        with ProcessPoolExecutor(workers, get_context("spawn"), cv2.setNumThreads, (1,)) as pool:
+        # loky's processes do not run the caller's script once more, as Python's own would on Windows and macOS
+        with ProcessPoolExecutor(workers, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
             list(pool.map(write, range(count), chunksize=8))
     _write_lists(folder / "annotations", count)
     return folder
