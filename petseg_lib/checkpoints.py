@@ -5,8 +5,9 @@ import json
 import pickle  # for the name of its error alone
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -201,7 +202,7 @@ class Checkpointer:
             if self._best_is_new:
                 save_model(self._run.folder / "model.safetensors", self._best, self._description)
                 self._best_is_new = False
-            save_state(self._run.folder / "resume" / "state.pt", self._state)
+            save_state(state_path(self._run), self._state)
             now = time.monotonic()
             self._due = now + min((now - began) / WRITING_SHARE, LONGEST_SECONDS)
         self._run.write_table("history.csv", pd.DataFrame(self._state["progress"]["history"]))
@@ -220,6 +221,34 @@ class Checkpointer:
             if self._left:
                 self._under_way = self._pool.submit(self._write, due=True)
                 self._wait()
+
+
+def state_path(run: Run) -> Path:
+    """What an interrupted training goes on from."""
+    return run.folder / "resume" / "state.pt"
+
+
+class TrainingInterrupted(KeyboardInterrupt):
+    """Ctrl-C, or a notebook's button: in a notebook one sentence, without a traceback."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [str(self)]
+
+
+@contextmanager
+def interruptible(model: nn.Module, run: Run) -> Iterator[None]:
+    """A model that is stopped before its first checkpoint is left as it came, so that a notebook's kernel begins anew with it."""
+    begun = {} if state_path(run).is_file() else copied(model.state_dict())
+    try:
+        yield
+    except BaseException as error:
+        goes_on = state_path(run).is_file()
+        if not goes_on:
+            model.load_state_dict(begun)
+        if isinstance(error, KeyboardInterrupt):
+            how = "goes on from its last checkpoint" if goes_on else "begins anew: no epoch was finished"
+            raise TrainingInterrupted(f"Interrupted: run this again, and it {how}.") from None
+        raise
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:

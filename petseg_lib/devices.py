@@ -51,6 +51,11 @@ def best_precision(device: torch.device) -> str:
     return "32-true"
 
 
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether a device's memory was full: Apple's GPUs raise no OutOfMemoryError."""
+    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error)
+
+
 def memory_format(device: torch.device) -> torch.memory_format:
     """How images and convolutions' weights lie in memory: channels last, but not on Apple's GPUs.
 

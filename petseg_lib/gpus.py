@@ -28,8 +28,8 @@ def visible_gpus() -> list[str]:
         return [str(index) for index in range(count_gpus())]
     ids = [each.strip() for each in named.split(",") if each.strip()]
     ids = list(itertools.takewhile(lambda each: not each.startswith("-"), ids))
-    # Names are trusted: of several parts of a GPU (`MIG-...`) CUDA counts the first alone.
-    return ids[: count_gpus()] if ids and all(each.isdigit() for each in ids) else ids
+    # Parts of a GPU (`MIG-...`) are trusted: of several CUDA counts the first alone.
+    return ids if not ids or any(each.startswith("MIG-") for each in ids) else ids[: count_gpus()]
 
 
 def count_gpus() -> int:

@@ -33,7 +33,7 @@ def for_inference(model: nn.Module, fabric: Fabric) -> nn.Module:
     """
     if model in _PREPARED:
         return model
-    dtype = torch.bfloat16 if fabric._precision.precision == "bf16-mixed" else None
+    dtype = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(fabric._precision.precision)
     model = fold_batchnorm(model, dtype).requires_grad_(False).to(memory_format=memory_format(fabric.device))
     for layer in model.modules():  # once, and not in every pass
         if dtype is not None and isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):

@@ -13,7 +13,7 @@ import pandas as pd
 from petseg_lib.config import NOTEBOOKS, ParameterError, Parameters, TrainingParameters, shown, workspace
 from petseg_lib.disk import write_table
 from petseg_lib.execute import duration, run_again
-from petseg_lib.gpus import usable_cores, visible_gpus
+from petseg_lib.gpus import computes_on_gpu, usable_cores, visible_gpus
 from petseg_lib.profiles import REPOSITORY, Profile, find_sweep, load_profile, settings_from_environment
 from petseg_lib.runs import Run, RunError, is_finished
 
@@ -206,16 +206,18 @@ def run_sweep(file: str, threads: int = 0, dry_run: bool = False, snakemake: Seq
     path = find_sweep(file)
     sweep = load_profile(path, settings_from_environment())
     gpus = visible_gpus()
+    count = len(gpus) or int(computes_on_gpu())  # Apple's has no id
     cores = usable_cores()
-    threads = threads or max(1, cores // len(gpus) if gpus else 1)
-    at_once = max(1, min(cores // threads, len(gpus) or cores))
+    threads = threads or max(1, cores // count if count else 1)
+    at_once = max(1, min(cores // threads, count or cores))
     environment = os.environ | {"SWEEP": str(path), "THREADS": str(threads)}
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "workflow" / "Snakefile")]
     # Each run folder has its own lock, which goes with its process; Snakemake's would outlive a power cut.
     command += ["--cores", str(cores), "--keep-going", "--rerun-incomplete", "--nolock", "--retries", "1"]
     command += ["--quiet", "rules", "reason", "host"]
+    if count:
+        command += ["--resources", f"gpu={count}"]
     if gpus:
-        command += ["--resources", f"gpu={len(gpus)}"]
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
     if os.environ.get("FORCE"):
         command += ["--forcerun", "notebook"]

@@ -4,7 +4,6 @@ import math
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -18,10 +17,10 @@ from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 from tqdm.std import tqdm
 
-from petseg_lib.checkpoints import Checkpointer, check_photographs, load_state
+from petseg_lib.checkpoints import Checkpointer, check_photographs, interruptible, load_state, state_path
 from petseg_lib.config import ReadableError, TrainingParameters, shown
 from petseg_lib.data.loaders import Batch, full_size_from, half_size, set_epoch, to_device
-from petseg_lib.devices import memory_format, open_fabric
+from petseg_lib.devices import is_out_of_memory, memory_format, open_fabric
 from petseg_lib.dice import build_loss, count, dice_from_counts
 from petseg_lib.graphs import Recorded, released
 from petseg_lib.inference import PIXELS_A_PASS, images_per_second
@@ -41,13 +40,6 @@ def start(parameters: TrainingParameters) -> Fabric:
 
 class TrainingError(ReadableError):
     """A training run that cannot go on. What it had reached stands in its folder."""
-
-
-class TrainingInterrupted(KeyboardInterrupt):
-    """Ctrl-C, or a notebook's button: in a notebook one sentence, without a traceback."""
-
-    def _render_traceback_(self) -> list[str]:
-        return [str(self)]
 
 
 @dataclass
@@ -96,6 +88,7 @@ def fit(
         _load_best(run, model.to(fabric.device, memory_format=memory_format(fabric.device)))
         return run.history
     model = model.to(fabric.device, memory_format=memory_format(fabric.device))
+    model.zero_grad(set_to_none=True)  # of a step that an interrupt left half done
     optimizer = build_optimizer(model, parameters)
     wrapped, optimizer = fabric.setup(model, optimizer)
     steps = -(-len(train_loader) // parameters.accumulate)
@@ -116,7 +109,7 @@ def fit(
     set_epoch(train_loader, progress.epoch + 1, parameters.epochs)
     endless = iter(train_loader)  # one pass for all epochs, so that workers start once and make the next one's batches meanwhile
     with (
-        _interruptible(),
+        interruptible(model, run),
         SummaryWriter(run.folder / "tensorboard", purge_step=progress.epoch + 1) as writer,
         Checkpointer(run, description) as checkpointer,
         released(step, getattr(optimizer, "updates", None)),
@@ -130,6 +123,8 @@ def fit(
             )
             try:
                 smaller = half_size(parameters, epoch)
+                if isinstance(step, Recorded) and epoch == full_size_from(parameters):
+                    step.forget()  # the steps at half size, which would keep their memory
                 losses, counts, rates = _train_epoch(step, batches, optimizer, schedule, fabric, averaged, parameters, smaller)
                 _check_finite(losses, rates, train_loader, epoch)
                 validated, seen = _measure(evaluated, valid_loader, loss_of, fabric)
@@ -139,13 +134,13 @@ def fit(
                         "before it are kept: try a lower learning_rate, or precision 32-true"
                     )
             except RuntimeError as error:
-                # Apple's GPUs raise no OutOfMemoryError.
-                if not isinstance(error, torch.OutOfMemoryError) and "out of memory" not in str(error):
+                if not is_out_of_memory(error):
                     raise
                 raise TrainingError(
                     f"the memory of {fabric.device} does not hold a step of epoch {epoch}: lower batch_size "
                     f"({parameters.batch_size} now) and raise accumulate ({parameters.accumulate} now) by as much, or lower "
                     f"image_size ({parameters.image_size} now)"
+                    + (", either of which begins anew (force = True)" if epoch > 1 else "")
                     + (", or set cuda_graphs = False" if isinstance(step, Recorded) else "")
                 ) from None
             trained = _means(losses, counts)
@@ -254,14 +249,6 @@ def _means(losses: list[Tensor], counts: list[Tensor]) -> tuple[float, float]:
     return (torch.stack(losses).sum() / len(table)).item(), dice_from_counts(*table.T).mean().item()
 
 
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise TrainingInterrupted("Interrupted: run this again, and it goes on from its last checkpoint.") from None
-
-
 def _done(progress: Progress, parameters: TrainingParameters) -> bool:
     # Epochs at half size are no reason to stop: those at full size, with which Dice jumps, are still to come.
     waited = progress.epoch - max(progress.best_epoch, full_size_from(parameters) - 1)
@@ -269,7 +256,7 @@ def _done(progress: Progress, parameters: TrainingParameters) -> bool:
 
 
 def _resume(run: Run, parts: dict[str, Any], parameters: TrainingParameters) -> Progress:
-    path = run.folder / "resume" / "state.pt"
+    path = state_path(run)
     if not path.is_file():
         return Progress()
     state = load_state(path)

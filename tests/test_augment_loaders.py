@@ -221,13 +221,26 @@ def test_workers_suit_the_device_and_the_memory_that_they_share(monkeypatch):
     assert loaders.worker_count(parameters(loader_workers=3), 8) == 3
     monkeypatch.setattr(loaders.torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(loaders, "SHARED_MEMORY", Path())
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert loaders.worker_count(parameters(), 8) == 6
     assert loaders.worker_count(parameters(device="cpu"), 8) == 0
     free = 64 * 2**20  # a container's usual room: not enough for even one worker's batches of 8 images of 512 px
     assert loaders.worker_count(parameters(image_size=512), 8) == 0
     assert loaders.worker_count(parameters(image_size=256), 8) == 2
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")  # half of the cores, and of the memory: another run has the other half
+    monkeypatch.setattr(loaders.torch, "get_num_threads", lambda: 3)
+    assert (loaders.worker_count(parameters(), 8), loaders.worker_count(parameters(image_size=256), 8)) == (3, 1)
     monkeypatch.setattr(loaders.sys, "platform", "win32")
     assert loaders.worker_count(parameters(), 8) == 0
+
+
+def test_a_run_on_the_cpu_opens_no_gpu(cache, monkeypatch):
+    """To pin batches makes a context there, and fails where the GPU is another's."""
+    monkeypatch.setattr(loaders.torch.cuda, "is_available", lambda: True)
+    pinned = {
+        device: build_loader(cache, parameters(device=device), MEAN, STD, train=False).pin_memory for device in ("cpu", "auto")
+    }
+    assert pinned == {"cpu": False, "auto": True}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere Python's own way is right")

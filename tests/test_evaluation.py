@@ -196,6 +196,23 @@ def test_a_model_is_prepared_once_and_the_given_one_stays_as_it_is(pets, measure
     assert kept and all(kept)
 
 
+def test_weights_are_cast_to_float16_once_and_not_in_every_pass(measured):
+    """For GPUs without bf16; Lightning Fabric has no float16 on a CPU, PyTorch has."""
+
+    class OnSuchAGpu(Fabric):
+        def setup_module(self, module):
+            module.forward = autocast(module.forward)
+            return module
+
+    autocast, fabric = torch.autocast("cpu", torch.float16), OnSuchAGpu(accelerator="cpu", devices=1)
+    images = torch.rand(2, 3, 32, 32)
+    in_each_pass = inference.logits_of(inference.for_inference(measured[0], fabric), images, fabric)
+    fabric._precision.precision = "16-mixed"
+    prepared = inference.for_inference(measured[0], fabric)
+    assert {each.weight.dtype for each in prepared.modules() if isinstance(each, torch.nn.Conv2d)} == {torch.float16}
+    np.testing.assert_array_equal(inference.logits_of(prepared, images, fabric), in_each_pass)
+
+
 def test_the_conventions_by_hand():
     counts = {"tp": [8, 0], "fp": [2, 0], "fn": [2, 10]}
     table = pd.DataFrame({"name": ["a", "b"]})

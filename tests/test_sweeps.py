@@ -336,6 +336,20 @@ def test_runs_side_by_side_see_one_gpu_each_and_the_next_waits(tmp_path, monkeyp
         assert waiting.result(timeout=10) == "MIG-a/1"
 
 
+def test_a_gpu_without_an_id_has_one_run_at_a_time_too(folder, monkeypatch, capsys):
+    """Apple's."""
+    monkeypatch.setattr(sweeps, "visible_gpus", list)
+    monkeypatch.setattr(sweeps, "computes_on_gpu", lambda: True)
+    monkeypatch.setattr(sweeps, "usable_cores", lambda: 10)
+    called = []
+    monkeypatch.setattr(sweeps, "_wait", lambda *given: called.append(given) or 0)
+    write(folder, SMALL)
+    assert sweeps.run_sweep("mine") == 0
+    ((command, environment),) = called
+    assert command[command.index("--resources") + 1] == "gpu=1" and environment["THREADS"] == "10"
+    assert "1 at a time" in capsys.readouterr().out
+
+
 def test_no_run_waits_for_the_gpus_of_another_machine_or_job(tmp_path, monkeypatch):
     """Though both write into one folder of a network file system."""
     monkeypatch.setattr(gpus, "count_gpus", lambda: 2)
@@ -465,7 +479,8 @@ def test_a_run_of_a_sweep_is_found_by_its_folder(folder):
 
 def test_ids_are_taken_as_cuda_takes_them(monkeypatch):
     monkeypatch.setattr(gpus, "count_gpus", lambda: 2)
-    known = {"-1": [], "2,-1,3": ["2"], "0, GPU-8f": ["0", "GPU-8f"], "": [], "0,1,2": ["0", "1"]}
+    known = {"-1": [], "2,-1,3": ["2"], "": [], "0,1,2": ["0", "1"], "GPU-8f,GPU-9a,GPU-away": ["GPU-8f", "GPU-9a"]}
+    known["MIG-a,MIG-b,MIG-c"] = ["MIG-a", "MIG-b", "MIG-c"]  # of which CUDA counts one
     for value, ids in known.items():
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", value)
         assert visible_gpus() == ids

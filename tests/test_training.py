@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from lightning_fabric.plugins.precision import Precision
 from safetensors.torch import load_file
 
-from petseg_lib import checkpoints, devices, disk, normalisation, optimisation, runs, training
+from petseg_lib import checkpoints, devices, disk, graphs, normalisation, optimisation, runs, training
 from petseg_lib.config import (
     ComparisonParameters,
     MeanStdParameters,
@@ -46,7 +46,7 @@ def pets(tmp_path_factory):
     return load_pets(draw_pets(tmp_path_factory.mktemp("pets") / "drawn", 40))
 
 
-def train(pets, run_dir: str, stop_after: int = 0, **settings):
+def train(pets, run_dir: str, stop_after: int = 0, model=None, **settings):
     """A short training; `stop_after` interrupts it as Ctrl-C would, at the end of an epoch."""
     model_of = ResNet34UNetParameters if settings.pop("resnet", False) else UNetParameters
     parameters = model_of.checked(SMALL | {"run_dir": run_dir} | settings)
@@ -55,7 +55,7 @@ def train(pets, run_dir: str, stop_after: int = 0, **settings):
     caches = [open_cache(pets, pets.split(split), parameters.image_size) for split in ("train", "valid")]
     mean, std = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
     loaders = [build_loader(cache, parameters, mean, std, train=place == 0) for place, cache in enumerate(caches)]
-    model = build_model(parameters.model, **parameters.model_settings())
+    model = model or build_model(parameters.model, **parameters.model_settings())
     description = checkpoints.describe_model(parameters, mean, std)
     with pytest.MonkeyPatch.context() as patch:
         if stop_after:
@@ -87,6 +87,30 @@ def test_an_interrupted_run_ends_as_one_that_was_not(pets, settings):
     broken, resumed = train(pets, "runs/t/broken", **settings)
     pd.testing.assert_frame_equal(resumed.drop(columns="seconds"), history.drop(columns="seconds"))
     assert (broken.folder / "model.safetensors").read_bytes() == (whole.folder / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("step", "sentence"), [(2, "it begins anew: no epoch was finished"), (7, "it goes on from its last checkpoint")]
+)
+def test_an_interrupted_step_leaves_nothing_in_the_model_of_a_notebook(pets, monkeypatch, step, sentence):
+    """Its kernel keeps the model, with a step's gradients, and with the weights of the steps before."""
+    whole, _ = train(pets, "runs/t/never", optimizer="adam")
+    training.start(UNetParameters.checked(SMALL))
+    model = build_model("unet", **UNetParameters.checked(SMALL).model_settings())
+    update, steps = optimisation._Adam.step, []
+
+    def interrupted(optimizer, *given):
+        steps.append(1)
+        if len(steps) == step:
+            raise KeyboardInterrupt
+        return update(optimizer, *given)
+
+    monkeypatch.setattr(optimisation._Adam, "step", interrupted)
+    with pytest.raises(KeyboardInterrupt, match=f"Interrupted: run this again, and {sentence}"):
+        train(pets, "runs/t/kernel", model=model, optimizer="adam")
+    train(pets, "runs/t/kernel", model=model, optimizer="adam")
+    weights = [load_file(folder / "model.safetensors") for folder in (whole.folder, runs.workspace() / "runs/t/kernel")]
+    assert all(torch.equal(*pair) for pair in zip(*(each.values() for each in weights), strict=True))
 
 
 def test_checkpoints_that_take_long_are_written_less_often_but_never_left_out(pets, monkeypatch):
@@ -599,8 +623,30 @@ def test_too_little_memory_names_what_to_lower(pets, monkeypatch, error):
     sentence = (
         r"does not hold a step of epoch 1: lower batch_size \(4 now\) and raise accumulate \(1 now\) .* image_size \(32 now\)"
     )
-    with pytest.raises(training.TrainingError, match=sentence):
+    with pytest.raises(training.TrainingError, match=sentence) as caught:
         train(pets, "runs/t/memory")
+    assert "begins anew" not in str(caught.value)
+    monkeypatch.setattr(training, "_measure", full)  # as in the first epoch at full size
+    monkeypatch.setattr(training, "_resume", lambda *given: training.Progress(epoch=1))
+    with pytest.raises(
+        training.TrainingError, match=r"of epoch 2: .* image_size \(32 now\), either of which begins anew \(force = True\)"
+    ):
+        train(pets, "runs/t/memory")
+
+
+def test_recordings_at_half_size_are_let_go_of_before_the_steps_at_full_size(pets, monkeypatch):
+    class Followed(graphs.Recorded):
+        def __call__(self, *arguments):
+            calls.append(len(arguments[0]))
+            return self.work(*arguments)
+
+        def forget(self):
+            calls.append("forgotten")
+
+    calls, build_step = [], training.build_step
+    monkeypatch.setattr(training, "build_step", lambda *given: Followed(build_step(*given)))
+    train(pets, "runs/t/recorded", half_size_share=0.5, image_size=64)
+    assert calls == [4, 4, 4, 4, 2, "forgotten"] * 2  # the last time at the end
 
 
 def test_another_error_of_a_step_is_not_taken_for_too_little_memory(pets, monkeypatch):

@@ -155,9 +155,19 @@ def test_every_job_says_what_it_needs(workspace, tmp_path, gpus):
     assert said.count("gpu=1") == 4 + of_sweep and said.count("gpu=0") == 4
     assert said.count("mem_mb=") == said.count("runtime=") == 8 + of_sweep
     # On a CPU those of the sweep run side by side, and both trainings of the profile too; all cores go to the comparison and
-    # to the cut-outs. On GPUs no more of the sweep run than there are GPUs, and one of the others.
-    threads = {0: (2, 2), 1: (0, 4 + of_sweep), 2: (of_sweep, 4)}
+    # to the cut-outs. On GPUs no more of either run than there are GPUs.
+    threads = {0: (2, 2), 1: (0, 4 + of_sweep), 2: (2 + of_sweep, 2)}
     assert (said.count("threads: 2"), said.count("threads: 4")) == threads[gpus]
+
+
+@pytest.mark.parametrize(("limit", "of_two"), [((), True), (("--resources", "gpu=2"), False)])
+def test_threads_of_a_run_make_no_more_runs_than_gpus(workspace, tmp_path, limit, of_two):
+    """THREADS of one would put four runs on two GPUs, where Snakemake was not told how many there are."""
+    path = pretend(tmp_path, count_gpus=2, computes_on_gpu=True)
+    result = snakemake(workspace, "--dry-run", "--cores", "4", *limit, SWEEP="demo", THREADS="1", PYTHONPATH=path)
+    said = result.stdout + result.stderr
+    assert said.count("gpu=1") == (runs := len(load_profile("sweeps/demo").runs))
+    assert said.count("threads: 2") == runs * of_two
 
 
 ELSEWHERE = """

@@ -1,6 +1,7 @@
 """From the cache to normalised batches, whose order and augmentation depend on nothing but seed and epoch."""
 
 import math
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -76,7 +77,7 @@ def build_loader(
         worker_init_fn=_start_worker,
         # A generator of its own: otherwise each epoch draws from the global one, which dropout uses.
         generator=torch.Generator().manual_seed(parameters.seed),
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=_computes_on_cuda(parameters),  # which makes a context on the GPU
     )
 
 
@@ -88,11 +89,18 @@ def worker_count(parameters: TrainingParameters, batch_size: int) -> int:
     """
     if parameters.loader_workers >= 0:
         return parameters.loader_workers
-    if sys.platform != "linux" or not torch.cuda.is_available() or parameters.device not in ("auto", "cuda"):
+    if sys.platform != "linux" or not _computes_on_cuda(parameters):
         return 0
     batch_bytes = batch_size * parameters.image_size**2 * (3 * 4 + 4 + 1)  # a Batch's image, target and scored
     room = shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.is_dir() else 0
-    return min(MOST_WORKERS, usable_cores(), room // (BATCHES_A_WORKER * batch_bytes))
+    cores = usable_cores()
+    # Of several runs side by side, one a GPU, Snakemake gives each its share of the cores in this variable.
+    share = min(cores, torch.get_num_threads()) if "OMP_NUM_THREADS" in os.environ else cores
+    return min(MOST_WORKERS, share, room * share // cores // (BATCHES_A_WORKER * batch_bytes))
+
+
+def _computes_on_cuda(parameters: TrainingParameters) -> bool:
+    return parameters.device in ("auto", "cuda") and torch.cuda.is_available()
 
 
 def set_epoch(loader: DataLoader, epoch: int, last: int | None = None) -> None:
