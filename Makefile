@@ -51,6 +51,7 @@ clean:
 	rm -rf build data/demo .snakemake .pytest_cache .ruff_cache
 
 .venv/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, but $(PYTHON) is " + sys.version.split()[0] + ": name one, as in make PYTHON=python3.13")'
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --editable .
 	touch $@

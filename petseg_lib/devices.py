@@ -23,7 +23,7 @@ def open_fabric(device: str = "auto", precision: str = "auto") -> Fabric:
         precision: `auto` (bf16 where the hardware computes in it), `32-true`, `bf16-mixed` or `16-mixed`.
 
     Raises:
-        ReadableError: the GPU is not there.
+        ReadableError: the GPU is not there, or is Apple's, where other arithmetic than float32 fails in part of the versions.
     """
     gpus = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not gpus.get(device, True):
@@ -33,6 +33,8 @@ def open_fabric(device: str = "auto", precision: str = "auto") -> Fabric:
     if fabric.device.type == "cpu":
         keep_freed_memory()
     precision = best_precision(fabric.device) if precision == "auto" else precision
+    if fabric.device.type == "mps" and precision != "32-true":
+        raise ReadableError(f"parameter precision is {precision!r}, but on Apple's GPUs it must be 'auto' or '32-true'")
     return fabric if precision == "32-true" else _fabric(device, precision)
 
 

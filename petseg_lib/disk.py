@@ -84,10 +84,10 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def replace(finished: Path, place: Path) -> None:
-    """Rename a finished file to its place, over what stands there, so that it survives a power cut.
+    """Rename a finished file to its place, over what stands there, or a folder to where nothing is, so that it survives a power cut.
 
-    Windows refuses while another program has that file open: a virus scanner or an indexer for a moment, a spreadsheet until
-    it is closed.
+    Windows refuses while another program has that file, or one in that folder, open: a virus scanner or an indexer for a
+    moment, a spreadsheet until it is closed.
 
     Raises:
         DiskError: on Windows, the file is still not let go after 2 seconds; what stood there still stands.
@@ -107,6 +107,15 @@ def replace(finished: Path, place: Path) -> None:
                 ) from None
         time.sleep(0.1)
     _flush(place.parent)
+
+
+def settle(finished: Path, folder: Path) -> None:
+    """Rename a finished folder to its place, unless another process was first: then its folder stands."""
+    try:
+        replace(finished, folder)
+    except (OSError, DiskError):
+        if not folder.is_dir():
+            raise
 
 
 def _flush(folder: Path) -> None:

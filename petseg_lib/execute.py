@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from petseg_lib.config import NOTEBOOKS, ParameterError, shown, workspace
+from petseg_lib.disk import replace
 from petseg_lib.gpus import one_gpu
 from petseg_lib.locks import check_free
 from petseg_lib.profiles import Profile, ProfileMissing, checked, figures_folder, find_file, load_profile, profile_of
@@ -144,7 +145,7 @@ def execute(notebook: Path, folder: Path, parameters: dict[str, Any]) -> Path:
         if not NO_KERNEL.search(complaints):
             break
     if running.exists():
-        running.replace(executed)
+        replace(running, executed)
     if status != 0 or not (folder / "metrics.json").is_file():
         reason = _last_error(executed, complaints, status) if status else "it ended without writing metrics.json"
         message = f"run {folder.name} failed: {reason} (see {shown(executed)})"

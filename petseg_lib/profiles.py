@@ -13,6 +13,7 @@ import os
 import re
 import shlex
 import typing
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +28,11 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 DERIVED = ("run_dir", "figures_dir")
 OF_DATA = {"data", "limit_images", "bad_samples"}  # which notebook 06 hands on to its sweep
 SWEEP_KEYS = {"notebook", "parameters", "variants", "grid", "questions"}
-PLAIN_NAME, PLAIN_NAME_WORDS = r"[A-Za-z0-9_][A-Za-z0-9_.,=+-]*", "letters, digits, and any of _ . , = + - inside"
+# Not a point at the end, which Windows would leave out.
+PLAIN_NAME, PLAIN_NAME_WORDS = (
+    r"[A-Za-z0-9_]([A-Za-z0-9_.,=+-]*[A-Za-z0-9_,=+-])?",
+    "letters, digits, and any of _ . , = + - inside",
+)
 QUESTION_KEYS = {"question", "why", "first", "second", "report"}
 
 
@@ -248,14 +253,15 @@ def _check_sweep(path: Path, variants: Any, grid: Any, questions: Any) -> None:
             if variant not in variants:
                 raise ParameterError(f"{path}: question {name} names variant {variant!r}, but there are {', '.join(variants)}")
         if question.get("report", question["first"]) not in (question["first"], question["second"]):
-            raise ParameterError(
-                f"{path}: question {name} has report {question['report']!r}, which is neither its first nor its second"
-            )
+            raise ParameterError(f"{path}: question {name} has report {question['report']!r}, neither its first nor its second")
 
 
 def _check_sections(path: Path, common: Any, sections: Any) -> None:
     if not isinstance(common, dict) or not isinstance(sections, dict):
         raise ParameterError(f"{path}: `parameters` and `runs` must each map names to values")
+    folders = Counter(str(run).casefold() for run in sections)
+    if alike := sorted((str(run) for run in sections if folders[str(run).casefold()] > 1), key=str.casefold)[:2]:
+        raise ParameterError(f"{path}: runs {' and '.join(alike)} differ in capitals alone, and share a folder on many systems")
     for run, section in sections.items():
         if not re.fullmatch(PLAIN_NAME, str(run)):
             raise ParameterError(f"{path}: run name {run!r} must be {PLAIN_NAME_WORDS}")

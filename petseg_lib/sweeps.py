@@ -153,7 +153,7 @@ def summary(sweep: Profile) -> pd.DataFrame:
             row |= parameters.model_dump(include={"border_policy"})
             row |= {key: value for key, value in run.metrics.items() if key.startswith("dice_")}
         if measured := _measured(run):
-            row |= {"seconds": measured["s"], "memory_mb": measured["max_rss"]}
+            row |= {"seconds": measured["s"], "memory_mb": measured["max_rss"]}  # no memory on macOS
         rows.append(row | {"error": error})
     return pd.DataFrame(rows)
 
@@ -188,7 +188,8 @@ def write_summary(sweep: Profile) -> None:
     states = table["state"].value_counts()
     words = ", ".join(f"{states[state]} {state}" for state in STATES if state in states)
     if "seconds" in table:
-        words += f"; {duration(table['seconds'].sum())} of jobs, at most {table['memory_mb'].max():,.0f} MB each"
+        words += f"; {duration(table['seconds'].sum())} of jobs"
+        words += f", at most {table['memory_mb'].max():,.0f} MB each" if table["memory_mb"].notna().any() else ""
     print(f"{len(table)} runs: {words} ({shown(path)})", flush=True)
 
 

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import stat
 import subprocess
 from contextlib import nullcontext
@@ -37,6 +38,27 @@ def test_a_file_that_another_program_holds_on_windows_is_waited_for(tmp_path, mo
         with pytest.raises(disk.DiskError, match=r"history\.csv cannot be written, since another program has it open .* again$"):
             disk.write_atomically(path, b"new")
         assert path.read_bytes() == b"old" and list(tmp_path.glob("*history*")) == [path]
+
+
+def test_a_folder_in_which_windows_has_a_file_open_is_waited_for_unless_another_process_was_first(tmp_path, monkeypatch):
+    """As a virus scanner has those of pets just drawn."""
+    finished, place, tries, rename = tmp_path / "finished", tmp_path / "place", [], Path.replace
+
+    def held(self, target):
+        tries.append(1)
+        if len(tries) <= 3 or Path(target).is_dir():
+            raise PermissionError(13, "Access is denied")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "replace", held)
+    monkeypatch.setattr(disk, "WINDOWS", True)
+    monkeypatch.setattr(disk, "SECONDS_TO_LET_GO", 0.5)
+    for content in ("first", "second"):
+        finished.mkdir()
+        (finished / "file").write_text(content)
+        disk.settle(finished, place)
+        shutil.rmtree(finished, ignore_errors=True)
+    assert (place / "file").read_text() == "first" and len(tries) > 5
 
 
 @pytest.mark.skipif(os.name != "posix", reason="Windows flushes no folder")

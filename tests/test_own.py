@@ -1,5 +1,6 @@
 """A dataset of one's own photographs and masks: what is read, what is written, and what is refused."""
 
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +99,14 @@ def test_a_mask_whose_size_does_not_say_how_it_was_drawn_is_named(mine):
     said = from_masks(mine / "photographs", mine / "masks", mine / "out")
     assert said.endswith("; turned upright, and their masks taken for upright, see whether that is so: rex.jpg")
     assert np.array_equal(read_trimap(mine / "out" / "annotations" / "trimaps" / "rex.png") == 1, PET)
+
+
+def test_a_name_is_the_same_whether_its_accents_are_composed_or_not(mine):
+    """As an archive made on a Mac holds them."""
+    (mine / "photographs" / "rex.jpg").rename(mine / "photographs" / unicodedata.normalize("NFC", "Bär.jpg"))
+    (mine / "masks" / "rex.png").rename(mine / "masks" / unicodedata.normalize("NFD", "Bär.png"))
+    from_masks(mine / "photographs", mine / "masks", mine / "out")
+    assert unicodedata.normalize("NFC", "Bär") in {pet.name for pet in load_pets(mine / "out").pets}
 
 
 def test_a_grey_mask_without_transparent_pixels_is_read_by_its_greys_and_no_name_becomes_a_comment(mine):

@@ -75,6 +75,14 @@ runs:
         ("runs: {a: {notebook: 02_mean_std, run_dir: x}}", "run_dir follows from the names"),
         ("parameters: {figures_dir: x}", "figures_dir follows from the names"),
         ("runs: {a/b: {notebook: 02_mean_std}}", "run name 'a/b' must be letters"),
+        (
+            "runs: {a.: {notebook: 02_mean_std}}",
+            "run name 'a.' must be letters",
+        ),  # Windows would make a folder of it that is named a
+        (
+            "runs: {b: {notebook: 02_mean_std}, B: {notebook: 02_mean_std}}",
+            "runs b and B differ in capitals alone, and share a folder",
+        ),
         ("runs: {a: {notebook: 05_comparison, runs: [b]}}", "run a names run 'b', but there are a"),
         ("runs: [a]", "must each map names to values"),
         ("run: {a: {notebook: 02_mean_std}}", "nothing else"),

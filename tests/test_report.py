@@ -19,7 +19,7 @@ from petseg_lib.config import UNetParameters
 from petseg_lib.data.masks import BORDER_POLICIES
 from petseg_lib.profiles import REPOSITORY
 from petseg_lib.report import find_browser, missing_runs, print_pdf, write_report, write_tables
-from petseg_lib.report.pdf import NAMES, PdfError
+from petseg_lib.report.pdf import NAMES, WINDOWS_FOLDERS, PdfError
 from petseg_lib.report.tables import Table, as_text, latex, markdown, measured_runs
 
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -259,6 +259,15 @@ def test_runs_are_listed_by_notebook_and_then_by_name(runs):
     assert [run.name for run in measured_runs(runs)] == ["unet", "unet_long", "a_resnet"]
 
 
+def test_a_run_made_on_windows_has_the_same_chapter_elsewhere(runs):
+    here = write_report(runs, runs / "here.html").read_text(encoding="utf-8")
+    for path in runs.glob("*/notebook.ipynb"):
+        made = nbformat.read(path, as_version=4)
+        made.metadata.papermill.input_path = f"C:\\petseg\\notebooks\\{Path(made.metadata.papermill.input_path).name}"
+        nbformat.write(made, path)
+    assert write_report(runs, runs / "there.html").read_text(encoding="utf-8") == here
+
+
 def test_a_breed_called_na_is_no_missing_value(runs, temporary_workspace):
     figures = temporary_workspace / "figures" / "trial"
     figures.mkdir(parents=True)
@@ -366,9 +375,17 @@ def test_a_browser_that_fails_leaves_the_pdf_of_before(old_pdf, body, sentence):
 @posix
 def test_a_browser_is_found_on_the_path_or_where_chrome_path_says(tmp_path, monkeypatch):
     monkeypatch.delenv("CHROME_PATH", raising=False)
-    monkeypatch.setattr("petseg_lib.report.pdf.APPLICATIONS", ())
+    monkeypatch.setattr("petseg_lib.report.pdf.MACOS", ())
+    for name in WINDOWS_FOLDERS:
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert find_browser() is None
+    edge = tmp_path / "Program Files (x86)" / "Microsoft" / "Edge" / "Application" / "msedge.exe"
+    monkeypatch.setenv("ProgramFiles(x86)", str(tmp_path / "Program Files (x86)"))
+    assert find_browser() is None
+    edge.parent.mkdir(parents=True)
+    edge.touch()  # which is on the PATH of no Windows
+    assert find_browser() == edge
     for name in reversed(NAMES):
         script = browser_script(tmp_path, "").rename(tmp_path / name)
         assert find_browser() == script

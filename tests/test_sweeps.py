@@ -92,7 +92,7 @@ def test_a_grid_alone_is_a_sweep(folder):
         (("{epochs: 2}", "{epohcs: 2}"), "unknown parameter 'epohcs': did you mean 'epochs'?"),
         (("{epochs: 2}", "{seed: 2}"), "variant short sets seed, which the grid sets as well"),
         (("second: short", "second: shrt"), "question epochs names variant 'shrt', but there are base, short, resnet"),
-        (("report: base", "report: resnet"), "question epochs has report 'resnet', which is neither its first nor its second"),
+        (("report: base", "report: resnet"), "question epochs has report 'resnet', neither its first nor its second"),
         (("1.0e-4]", "1e-3]"), "base,seed=0,learning_rate=0.001 and base,seed=0,learning_rate=1e-3 are the same run"),
         (("{epochs: 2}", "3"), "variant 'short' is 3, but it must be a name with a map of parameters"),
         (("  short: {", "  1: {"), "variant 1 is {'epochs': 2}, but it must be a name with a map of parameters"),
@@ -305,6 +305,17 @@ def test_the_summary_names_variant_grid_dice_time_and_memory(folder):
     assert row[["variant", "seed", "learning_rate", "state"]].tolist() == ["short", 1, 0.001, "done"]
     assert row[["dice_image_native", "seconds", "memory_mb"]].tolist() == [0.5, 7.0, 321]
     assert "gflop" not in row
+
+
+def test_where_memory_is_not_measured_it_is_not_said(folder, capsys):
+    """On macOS Snakemake measures a job's time alone."""
+    sweep = load_profile(write(folder, SWEEP))
+    run = "short,seed=1,learning_rate=0.001"
+    finish(folder, sweep, run, 7.0)
+    (sweeps.folder_of(sweep, run) / "benchmark.tsv").write_text("s\tmax_rss\n7.0\tNA\n")
+    sweeps.write_summary(sweep)
+    said = capsys.readouterr().out
+    assert "; 7 s of jobs (" in said and "MB each" not in said and "nan" not in said
 
 
 def test_a_thousand_runs_are_planned_in_under_twenty_seconds(folder):

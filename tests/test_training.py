@@ -10,6 +10,7 @@ import sys
 import warnings
 from contextlib import nullcontext
 from functools import partial
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -521,6 +522,16 @@ def test_a_device_that_is_not_there_is_one_sentence(monkeypatch, device):
         ReadableError, match=f"^parameter device is '{device}', but this machine with this PyTorch has cpu alone$"
     ):
         devices.open_fabric(device)
+
+
+def test_apples_gpus_compute_in_float32_alone(monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(
+        devices, "_fabric", lambda device, precision: SimpleNamespace(device=torch.device("mps"), precision=precision)
+    )
+    assert [devices.open_fabric("mps", precision).precision for precision in ("auto", "32-true")] == ["32-true", "32-true"]
+    with pytest.raises(ReadableError, match=r"precision is '16-mixed', but on Apple's GPUs it must be 'auto' or '32-true'"):
+        devices.open_fabric("mps", "16-mixed")
 
 
 def test_history_catches_up_with_a_state_that_was_saved_before_it(pets):

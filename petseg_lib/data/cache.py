@@ -23,8 +23,9 @@ from tqdm.std import tqdm
 
 from petseg_lib.config import workspace
 from petseg_lib.data.masks import resize_trimap
-from petseg_lib.data.pets import Pet, PetDataset, settle
+from petseg_lib.data.pets import Pet, PetDataset
 from petseg_lib.data.pictures import DatasetError, read_photograph, read_trimap
+from petseg_lib.disk import settle
 
 FORMAT_VERSION = 2  # raise it when the same files would give other pixels
 SECONDS_OF_A_BUILD = 24 * 3600  # at the very most

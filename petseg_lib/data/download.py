@@ -21,9 +21,9 @@ from urllib.request import Request, urlopen
 from filelock import FileLock, Timeout
 from tqdm.std import tqdm
 
-from petseg_lib.data.pets import PetDataset, load_pets, settle
+from petseg_lib.data.pets import PetDataset, load_pets
 from petseg_lib.data.pictures import DatasetError, some
-from petseg_lib.disk import expanded
+from petseg_lib.disk import expanded, settle
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+import unicodedata
 from collections import Counter
 from pathlib import Path
 from typing import Literal
@@ -25,7 +26,7 @@ from petseg_lib.data.pictures import (
     photographs_in,
     some,
 )
-from petseg_lib.disk import expanded
+from petseg_lib.disk import expanded, replace
 
 FEWEST = 4  # of which one is tested on, one validates, and two are trained on
 JPEG = {"quality": 95, "subsampling": 0}
@@ -89,7 +90,7 @@ def from_masks(
         for split, those in (("test", names[:tested]), ("trainval", names[tested:])):
             lines = "".join(f"{name} 1 {number} {breed}\n" for name in sorted(those))
             (made / "annotations" / f"{split}.txt").write_text(lines, encoding="utf-8")
-        made.rename(out)
+        replace(made, out)
     words = f"{len(pairs)} photographs in {out}: {len(pairs) - tested} to train and validate, {tested} to test"
     left_out += [f"{file} (no photograph by its name)" for folder in (photographs, masks) for file in passed_over(folder)]
     words += f"; left out: {some(left_out)}" if left_out else ""
@@ -115,8 +116,11 @@ def _pairs(photographs: list[Path], masks: list[Path]) -> tuple[dict[str, tuple[
 
 
 def _name(path: Path) -> str:
-    """A name that a list can hold: no spaces, and no `#` at its beginning, where it makes a comment of the line."""
-    return "_".join(path.stem.split()).replace("#", "_")
+    """A name that a list can hold: no spaces, and no `#` at its beginning, where it makes a comment of the line.
+
+    Composed, as most systems write accents; archives and disks of a Mac hold them beside their letters.
+    """
+    return unicodedata.normalize("NFC", "_".join(path.stem.split()).replace("#", "_"))
 
 
 def _write_pair(photograph: Path, mask: Path, image_path: Path, trimap_path: Path) -> bool:

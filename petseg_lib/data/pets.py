@@ -16,7 +16,7 @@ import pandas as pd
 
 from petseg_lib.config import workspace
 from petseg_lib.data.pictures import DatasetError, named, opened, reason, some
-from petseg_lib.disk import from_here
+from petseg_lib.disk import from_here, settle
 
 SPLITS = ("train", "valid", "test")
 SPECIES = {"1": "cat", "2": "dog"}
@@ -262,12 +262,3 @@ def _demo_folder() -> Path:
             draw_pets(finished, count=DEMO_COUNT, seed=0)
             settle(finished, folder)
     return folder
-
-
-def settle(finished: Path, folder: Path) -> None:
-    """Rename a finished folder to its place, unless another process was first: then its folder stands."""
-    try:
-        finished.rename(folder)
-    except OSError:
-        if not folder.is_dir():
-            raise

@@ -3,7 +3,6 @@
 Every picture is a function of (seed, index) alone, so that the same call draws the same bytes.
 """
 
-import os
 from functools import partial
 from pathlib import Path
 
@@ -20,8 +19,10 @@ from petseg_lib.data.synthetic_pet import POSES, Pose, draw_pet, portrait
 from petseg_lib.data.synthetic_scene import paint_garden, paint_room
 from petseg_lib.data.synthetic_shapes import Blob, Frame
 from petseg_lib.data.synthetic_things import Scene, paint_distractors
+from petseg_lib.gpus import usable_cores
 
 SMALLEST_COUNT = 20
+MOST_WORKERS = 60  # that Windows can wait for
 PETS_A_WORKER = 30  # starting a process costs about as much as a few pets
 SIDES = ((300, 400), (400, 300), (320, 320), (260, 340), (360, 270), (240, 320), (380, 300), (300, 220), (400, 400), (280, 380))
 HEADER = "#Image CLASS-ID SPECIES BREED ID\n#ID: class, SPECIES: 1:Cat 2:Dog, BREED ID: within the species\n#Synthetic pets, total: {}\n"
@@ -58,7 +59,7 @@ def draw_pets(folder: str | Path, count: int = 240, seed: int = 0, workers: int 
     (folder / "images").mkdir(parents=True)
     (folder / "annotations" / "trimaps").mkdir(parents=True)
     if workers is None:
-        workers = min(os.cpu_count() or 1, count // PETS_A_WORKER)
+        workers = min(usable_cores(), count // PETS_A_WORKER, MOST_WORKERS)
     write = partial(_write_pet, folder, seed)
     if workers < 2:
         for index in range(count):

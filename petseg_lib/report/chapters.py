@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import NamedTuple
 
 import nbformat
@@ -65,7 +65,7 @@ def read_chapters(runs_folder: Path) -> list[Chapter]:
 
 
 def _source(notebook: NotebookNode) -> str:
-    return Path(notebook.metadata.papermill.input_path).stem
+    return PureWindowsPath(notebook.metadata.papermill.input_path).stem  # which takes the separators of every system
 
 
 def _chapter(

@@ -10,7 +10,9 @@ from petseg_lib.config import ReadableError, shown
 from petseg_lib.disk import write_atomically
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge", "microsoft-edge")
-APPLICATIONS = ("Chromium", "Google Chrome", "Microsoft Edge")
+MACOS = [f"/Applications/{name}.app/Contents/MacOS/{name}" for name in ("Chromium", "Google Chrome", "Microsoft Edge")]
+WINDOWS = ("Google/Chrome/Application/chrome.exe", "Microsoft/Edge/Application/msedge.exe")
+WINDOWS_FOLDERS = ("ProgramFiles", "ProgramFiles(x86)", "LOCALAPPDATA")
 SECONDS = 300  # a page of many pictures takes a few
 # The page is ours, has no script and asks for nothing: no sandbox (which many containers cannot give) and no network.
 OPTIONS = (
@@ -30,15 +32,16 @@ class PdfError(ReadableError):
 
 
 def find_browser() -> Path | None:
-    """A Chromium, Chrome or Edge: the environment variable CHROME_PATH, or one on the PATH, or an application of macOS."""
+    """A Chromium, Chrome or Edge: the environment variable CHROME_PATH, or one on the PATH, or where macOS and Windows install it."""
     given = os.environ.get("CHROME_PATH")
     if given:
         found = shutil.which(given)
         if not found:
             raise PdfError(f"CHROME_PATH is {given!r}, but it must be the program file of a Chromium, Chrome or Edge")
         return Path(found)
-    bundles = (Path(f"/Applications/{name}.app/Contents/MacOS/{name}") for name in APPLICATIONS)
-    places = (*filter(None, map(shutil.which, NAMES)), *(path for path in bundles if path.is_file()))
+    folders = [os.environ[name] for name in WINDOWS_FOLDERS if name in os.environ]
+    installed = [*MACOS, *(Path(folder) / program for program in WINDOWS for folder in folders)]
+    places = (*filter(None, map(shutil.which, NAMES)), *(path for path in installed if Path(path).is_file()))
     return Path(places[0]) if places else None
 
 
