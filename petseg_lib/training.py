@@ -1,9 +1,11 @@
 """The training loop, in plain sight. Lightning Fabric carries the device and the precision."""
 
+import copy
 import math
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -29,6 +31,7 @@ from petseg_lib.optimisation import MovingAverage, build_optimizer, build_schedu
 from petseg_lib.runs import Run
 from petseg_lib.training_log import line_of, log_epoch, someone_watches
 
+GPUS = ("cuda", "mps")
 LOW_DICE = 0.7  # the report kept no model below it; here it is kept, with a warning
 
 
@@ -114,6 +117,9 @@ def fit(
         Checkpointer(run, description) as checkpointer,
         released(step, getattr(optimizer, "updates", None)),
     ):
+        if fabric.device.type in GPUS and progress.epoch + 1 < full_size_from(parameters):
+            with _in_memory(fabric, full_size_from(parameters), progress, parameters, isinstance(step, Recorded)):
+                _one_step_at_full_size(model, loss_of, fabric, parameters)
         while not _done(progress, parameters):
             epoch, began = progress.epoch + 1, time.perf_counter()
             torch.manual_seed(parameters.seed * 1_000_003 + epoch)
@@ -121,7 +127,7 @@ def fit(
             batches = tqdm(
                 batches, f"epoch {epoch}/{parameters.epochs}", len(train_loader), False, sys.stdout, disable=not watched
             )
-            try:
+            with _in_memory(fabric, epoch, progress, parameters, isinstance(step, Recorded)):
                 smaller = half_size(parameters, epoch)
                 if isinstance(step, Recorded) and epoch == full_size_from(parameters):
                     step.forget()  # the steps at half size, which would keep their memory
@@ -133,16 +139,6 @@ def fit(
                         f"the validation loss is not finite in epoch {epoch}, at learning rate {rates[-1]:.3g}; the best weights "
                         "before it are kept: try a lower learning_rate, or precision 32-true"
                     )
-            except RuntimeError as error:
-                if not is_out_of_memory(error):
-                    raise
-                raise TrainingError(
-                    f"the memory of {fabric.device} does not hold a step of epoch {epoch}: lower batch_size "
-                    f"({parameters.batch_size} now) and raise accumulate ({parameters.accumulate} now) by as much, or lower "
-                    f"image_size ({parameters.image_size} now)"
-                    + (", either of which begins anew (force = True)" if epoch > 1 else "")
-                    + (", or set cuda_graphs = False" if isinstance(step, Recorded) else "")
-                ) from None
             trained = _means(losses, counts)
             row = {"epoch": epoch, "learning_rate": optimizer.param_groups[0]["lr"]}
             row |= {"train_loss": trained[0], "train_dice": trained[1], "valid_loss": validated[0]}
@@ -161,6 +157,30 @@ def fit(
     if progress.best_dice < LOW_DICE:
         print(f"Warning: the best validation Dice is {progress.best_dice:.4f}, below {LOW_DICE}.", flush=True)
     return pd.DataFrame(progress.history)
+
+
+@contextmanager
+def _in_memory(fabric: Fabric, epoch: int, progress: Progress, parameters: TrainingParameters, recorded: bool) -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise TrainingError(
+            f"the memory of {fabric.device} does not hold a step of epoch {epoch}: lower batch_size "
+            f"({parameters.batch_size} now) and raise accumulate ({parameters.accumulate} now) by as much, or lower "
+            f"image_size ({parameters.image_size} now)"
+            + (", either of which begins anew (force = True)" if progress.epoch else "")
+            + (", or set cuda_graphs = False" if recorded else "")
+        ) from None
+
+
+def _one_step_at_full_size(model: nn.Module, loss_of: Any, fabric: Fabric, parameters: TrainingParameters) -> None:
+    """Forward and back with a copy, before the epochs at half size: memory that does not hold it would end them when most is done."""
+    trial = fabric.setup_module(copy.deepcopy(model))
+    size = (parameters.batch_size, 3, parameters.image_size, parameters.image_size)
+    image = torch.zeros(size, device=fabric.device).contiguous(memory_format=memory_format(fabric.device))
+    fabric.backward(loss_of(trial(image), image[:, :1], image[:, :1] == 0))
 
 
 def metrics(parameters: TrainingParameters, model: nn.Module, history: pd.DataFrame, fabric: Fabric) -> dict[str, Any]:

@@ -645,6 +645,27 @@ def test_too_little_memory_names_what_to_lower(pets, monkeypatch, error):
         train(pets, "runs/t/memory")
 
 
+def test_a_gpu_tries_a_step_at_full_size_before_the_epochs_at_half_size(pets, monkeypatch):
+    """Which end the training otherwise when most of it is done; and nothing is left of that step."""
+    settings = {"half_size_share": 0.5, "image_size": 64, "ema_decay": 0.9}
+    plain, _ = train(pets, "runs/t/plain", **settings)
+    monkeypatch.setattr(training, "GPUS", ("cpu",))
+    tried, _ = train(pets, "runs/t/tried", **settings)
+    assert (tried.folder / "model.safetensors").read_bytes() == (plain.folder / "model.safetensors").read_bytes()
+    build = build_model("unet", **UNetParameters.checked(SMALL).model_settings())
+    forward = type(build).forward
+
+    def full(self, image):
+        if image.shape[-1] == 64:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(self, image)
+
+    monkeypatch.setattr(type(build), "forward", full)
+    with pytest.raises(training.TrainingError, match=r"does not hold a step of epoch 2: .* image_size \(64 now\)$"):
+        train(pets, "runs/t/small", **settings)
+    assert not (runs.workspace() / "runs/t/small/history.csv").exists()
+
+
 def test_recordings_at_half_size_are_let_go_of_before_the_steps_at_full_size(pets, monkeypatch):
     class Followed(graphs.Recorded):
         def __call__(self, *arguments):
