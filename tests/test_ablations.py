@@ -224,6 +224,40 @@ def test_a_panel_and_all_answers_can_be_drawn():
     assert all(len(line) <= 60 for text in axes.get_yticklabels() for line in text.get_text().split("\n"))
 
 
+def test_a_panel_draws_means_ranges_and_the_interval_of_the_second_less_the_first():
+    dice = [np.array([0.3, 0.6]) + step for step in (0.0, 0.02, 0.1)]
+    tables = [pd.DataFrame({"epoch": [1, 2], "valid_dice": values}) for values in dice]
+    panel = figures.ablation_panel(
+        {"a": tables, "b": tables}, {3: 0.1, 4: 0.2, 5: -0.1}, Interval(0.05, 0.04, 0.3), confidence=0.9
+    )
+    curves, difference = panel.axes
+    np.testing.assert_allclose(curves.lines[0].get_ydata(), [0.34, 0.64])
+    x, y = curves.collections[0].get_paths()[0].vertices.T
+    assert (y[x == 2].min(), y[x == 2].max()) == pytest.approx((0.6, 0.7))
+    rows = dict(zip(difference.get_yticks(), (text.get_text() for text in difference.get_yticklabels()), strict=True))
+    assert {rows[place]: value for value, place in difference.lines[1].get_xydata()} == {
+        "seed 3": 0.1,
+        "seed 4": 0.2,
+        "seed 5": -0.1,
+    }
+    assert rows[0] == "all, 90%\ninterval"
+    ((points, _, (interval,)),) = difference.containers
+    assert points.get_xydata().tolist() == [[0.05, 0]]
+    assert interval.get_segments()[0][:, 0].tolist() == pytest.approx([0.04, 0.3])
+    assert difference.get_xlabel() == "dice_image, native:\nb\nless a"
+
+
+def test_each_answer_stands_in_its_row_with_its_interval_and_what_the_report_chose():
+    table = ablations.answers_table({"x": answer(-0.01, 0.03), "y": answer(0.01, 0.03, "b"), "z": answer(-0.03, -0.01)})
+    table = table.assign(low=table["difference"] - 0.001, high=table["difference"] + 0.02)
+    (axes,) = figures.answers(table, confidence=0.9).axes
+    for place, ((points, _, (interval,)), row) in enumerate(zip(axes.containers, table.itertuples(), strict=True)):
+        assert points.get_xydata().tolist() == [[row.difference, place]]
+        assert interval.get_segments()[0][:, 0].tolist() == pytest.approx([row.low, row.high])
+    assert [text.xy[1] for text in axes.texts] == [1]
+    assert "with 90% interval" in axes.get_xlabel()
+
+
 def test_each_variant_is_drawn_by_seed_with_its_mean_and_spread():
     dice = {"photographs_16": np.array([[0.5, 0.7], [0.6, 0.8]]), "one_seed": np.array([[0.9, 0.7]])}
     (axes,) = figures.variants(dice).axes

@@ -176,6 +176,16 @@ def test_dice_by_stratum_is_the_mean_of_its_members():
     assert found[found["run"] == "b"].set_index(["factor", "stratum"]).loc[("size", "small"), "mean"] == pytest.approx(0.15)
 
 
+def test_the_interval_of_a_stratum_is_of_its_members_and_as_sure_as_asked():
+    dice = np.array([0.1, 0.3, 0.5, 0.35, 0.2, 0.4])
+    shapes = pd.DataFrame({"species": ["cat", "dog"] * 3, "size": range(6), "outline": range(6)})
+    found = strata.dice_by_stratum({"a": table_of(dice)}, shapes, confidence=0.9).set_index("stratum")
+    for species, members in (("cat", dice[::2]), ("dog", dice[1::2])):
+        reach = 2.9200 * members.std(ddof=1) / np.sqrt(3)  # Student's, of two degrees of freedom
+        ends = [max(members.mean() - reach, 0), members.mean() + reach]  # there is no Dice below 0
+        assert found.loc[species, ["low", "high"]].tolist() == pytest.approx(ends, abs=1e-4)
+
+
 @pytest.mark.parametrize("images", [1, 2])
 def test_few_images_leave_strata_out(images):
     shapes = pd.DataFrame({"species": ["cat"] * images, "size": range(images), "outline": range(images)})
@@ -191,7 +201,7 @@ def test_disputes_show_one_photograph_for_each_run_that_wins_and_one_on_which_al
     table = disputes.disagreement(tables)
     assert table.index.tolist() == ["pet_0", "pet_1", "pet_3", "pet_2"]
     np.testing.assert_allclose(table["spread"], [0.7, 0.5, 0.4, 0], atol=1e-12)
-    assert table.loc["pet_1", ["best", "worst"]].tolist() == ["b", "a"]
+    assert table.loc["pet_1", ["best", "worst", "breed"]].tolist() == ["b", "a", "pug"]
     assert disputes.disputed(table) == ["pet_0", "pet_1", "pet_2"]
     assert disputes.disputed(table, most=1) == ["pet_0", "pet_2"]
     assert len(disputes.disputed(disputes.disagreement({"a": tables["a"]}))) == 2

@@ -199,3 +199,36 @@ def test_the_interval_of_one_image_has_no_ends_to_draw(tmp_path):
     for number, figure in enumerate(drawn):
         figures.save_figure(figure, tmp_path, f"figure_{number}", "C.", ("png",))
         assert all(np.isfinite([*axes.get_xlim(), *axes.get_ylim()]).all() for axes in figure.axes)
+
+
+def test_conventions_stand_in_the_rows_of_their_names_and_those_of_model_size_are_hollow():
+    values = make_conventions(["unet"])["unet"]
+    every, one = figures.convention_ranges(values.to_frame(), "edge").axes
+    every_row, one_row = (
+        dict(zip(axes.get_yticks(), (text.get_text() for text in axes.get_yticklabels()), strict=True)) for axes in (every, one)
+    )
+    found = {(every_row[line.get_ydata()[0]], line.get_xdata()[0]) for line in every.lines}
+    assert found == {(policy, value) for (_, _, policy), value in values.items()}
+    found = {(one_row[line.get_ydata()[0]], line.get_markerfacecolor() == "none", line.get_xdata()[0]) for line in one.lines}
+    edge = values.xs("edge", level="border_policy")
+    assert found == {(convention, resolution == "model", value) for (convention, resolution), value in edge.items()}
+    assert one.get_title() == "border policy edge alone"
+
+
+def test_the_run_that_others_are_taken_from_is_named_where_it_is_not_the_first():
+    pairs = pd.DataFrame(
+        [{"run": "unet", "against": "resnet34_unet", "images": 9, "ahead": 2, "difference": -0.1, "low": -0.2, "high": 0}]
+    )
+    (axes,) = figures.differences_from_best(pairs, ["unet", "resnet34_unet"]).axes
+    assert axes.get_xlabel() == "dice_image, native, less that of ResNet34-UNet"
+
+
+def test_the_reliability_diagram_says_which_side_is_which_and_counts_in_percent():
+    table = pd.DataFrame(
+        {"low": [0.0, 0.5], "high": [0.5, 1.0], "predicted": [0.2, 0.8], "observed": [0.1, 0.9], "pixels": [3, 1]}
+    )
+    diagram, amount = figures.reliability_diagram({"unet": table}, {"unet": 0.1}).axes
+    sides = {text.get_text(): np.subtract(*text.get_position()) for text in diagram.texts}
+    assert sides["more than predicted"] < 0 < sides["less than predicted"], "above the diagonal more pixels are pet"
+    assert amount.lines[0].get_xydata().tolist() == [[0.25, 0.75], [0.75, 0.25]]
+    assert amount.yaxis.get_major_formatter()(0.25) == "25%"

@@ -112,6 +112,11 @@ def test_masks_and_cutouts_are_what_the_network_says(model, folder, tmp_path, fa
     assert shares == [4.0, 0.0]  # an untrained network is sure of nothing
 
 
+def test_pet_is_what_lies_above_the_threshold_and_not_on_it():
+    cut = cutouts.cut_out(np.zeros((1, 3, 3), np.uint8), np.array([[0.25, 0.5, 0.75]]), 0.5)
+    assert cut[..., 3].tolist() == [[0, 0, 255]]
+
+
 def test_a_damaged_photograph_stops_or_is_left_out(model, folder, tmp_path, fabric):
     (folder / "broken.jpg").write_bytes(b"no picture")
     paths = cutouts.photographs_in(folder)
@@ -146,10 +151,17 @@ def test_the_command_cuts_out_a_folder_and_names_what_it_could_not(trained, fold
     assert [path.name for path in (tmp_path / "one" / "cutouts").iterdir()] == ["rex.png"]
 
 
+@pytest.mark.parametrize(("threshold", "share"), [("0.01", 1.0), ("0.99", 0.0)])
+def test_the_command_cuts_at_its_threshold(trained, folder, tmp_path, threshold, share):
+    assert main(["predict", trained, str(folder / "rex.jpg"), "--out", str(tmp_path / "out"), "--threshold", threshold]) == 0
+    assert pd.read_csv(tmp_path / "out" / "cutouts.csv")["share"].tolist() == [share]  # an untrained network is sure of nothing
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
         ({"--threshold": "1.5"}, "threshold is 1.5, but it must be above 0 and below 1"),
+        ({"--threshold": "0"}, "threshold is 0.0, but it must be above 0 and below 1"),
         ({"--out": "mine/out"}, "mine/out lies in the folder of the photographs, where nothing is written: name another one"),
         ({"--out": "mine"}, "mine lies in the folder of the photographs, where nothing is written: name another one"),
     ],
@@ -220,6 +232,13 @@ def test_a_second_call_leaves_nothing_of_the_first(model, folder, tmp_path, fabr
     assert files == ["cutouts.csv", str(Path("cutouts/Tom.png")), str(Path("masks/Tom.png")), "notes.txt"]
 
 
+def test_results_of_photographs_with_numbers_for_names_are_known_again(model, folder, tmp_path, fabric):
+    paths = [(folder / "rex.jpg").rename(folder / "007.jpg"), (folder / "rex.png").rename(folder / "NA.png")]
+    for _ in range(2):
+        table, _ = cutouts.cut_out_all(model, DESCRIPTION, paths, tmp_path / "out", fabric)
+        assert table["name"].tolist() == ["007", "NA"]
+
+
 def make_cutouts(count: int) -> list[cutouts.Cutout]:
     draws = np.random.default_rng(0)
     made = []
@@ -243,6 +262,19 @@ def test_a_grid_shows_each_photograph_above_what_is_cut_out():
     assert set(np.unique(cut[:10])) == {216, 250}  # nothing but chequers
     with pytest.raises(ValueError, match="at least 1 is needed"):
         figures.cutout_grid([])
+
+
+def test_a_panel_outlines_and_cuts_at_its_threshold_and_veils_what_is_unsure():
+    (made,) = make_cutouts(1)
+    made = made._replace(probability=np.float32(0.95) * made.probability)
+    photograph, probability, cut = figures.cutout_panel(made, 0.7).axes
+    assert np.nanmax(photograph.lines[0].get_ydata()) == 29, "the line of the mask is where the cut is"
+    assert set(np.unique(cut.images[0].get_array()[30:34, 20:40])) <= {216, 250}
+    veiled = (photograph.images[0].get_array() != made.photograph).any(axis=2)
+    unsure = np.zeros_like(veiled)
+    unsure[30:34, 20:40] = True
+    assert veiled[unsure].mean() > 0.9 and not veiled[~unsure].any()
+    assert probability.images[0].get_clim() == (0, 1)
 
 
 def test_a_viewer_answers_its_controls():

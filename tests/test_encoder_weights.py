@@ -93,6 +93,14 @@ def test_weights_relative_to_the_workspace(weights_file, reference, tmp_path, mo
     assert torch.equal(model.encoder.conv1.weight, reference.conv1.weight)
 
 
+def test_weights_beside_the_caller_come_before_those_of_the_workspace(temporary_workspace, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "weights.pth").write_bytes(bytes_of([1, 2]))
+    (temporary_workspace / "weights.pth").write_bytes(b"")
+    with pytest.raises(ValueError, match="holds a list"):
+        build_model("resnet34_unet", encoder_weights="weights.pth")
+
+
 def serve_as_imagenet(monkeypatch, home, url):
     monkeypatch.setenv("TORCH_HOME", str(home))
     monkeypatch.setattr(ResNet34_Weights.IMAGENET1K_V1.value, "url", url)

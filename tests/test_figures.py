@@ -17,7 +17,9 @@ from petseg_lib import figures
 from petseg_lib.data.masks import BORDER_POLICIES, target_and_scored
 from petseg_lib.figures import Prediction
 from petseg_lib.figures.canvas import encoded
-from petseg_lib.figures.style import ORANGE, PET, SKY, VERDICTS, breed_label, lightness, rgb, run_label, run_looks
+from petseg_lib.figures.photographs import outline, target_overlay, trimap_overlay
+from petseg_lib.figures.predictions import verdict_overlay
+from petseg_lib.figures.style import BORDER, ORANGE, PET, SKY, VERDICTS, breed_label, lightness, rgb, run_label, run_looks
 from petseg_lib.models import build_model
 from petseg_lib.models.shapes import stage_shapes
 
@@ -87,11 +89,29 @@ def test_sample_grid_has_a_panel_a_photograph_and_titles_with_spaces():
     assert {"pet", "border"} <= texts(figure)
 
 
+def test_pictures_stand_upright_and_their_rows_run_downwards():
+    photographs, trimaps = zip(*(make_pair(30 + 10 * i, 40, i) for i in range(4)), strict=True)
+    figure = figures.sample_grid(photographs, trimaps, columns=2)
+    assert all(bottom > top for bottom, top in (axes.get_ylim() for axes in figure.axes)), "the first row of pixels is on top"
+    places = [axes.get_position() for axes in figure.axes]
+    assert places[0].y0 == places[1].y0 > places[2].y1 and places[0].x1 < places[1].x0
+
+
+def test_the_trimap_tints_the_interior_like_pet_and_the_border_like_border():
+    photograph, trimap = make_pair()
+    shown = trimap_overlay(photograph, trimap).astype(float)
+    for value, colour, strength in ((1, PET, 0.32), (3, BORDER, 0.7)):
+        expected = (1 - strength) * photograph + strength * 255 * rgb(colour)
+        assert np.abs(shown - expected)[trimap == value].max() <= 1
+    assert np.array_equal(shown[trimap == 2], photograph[trimap == 2])
+
+
 @pytest.mark.parametrize("count", [1, 2])
 def test_grids_draw_with_few_pictures(count):
     pairs = [make_pair(seed=i) for i in range(count)]
     assert len(figures.sample_grid(*zip(*pairs, strict=True)).axes) == count
-    assert len(figures.augmentation_grid(pairs[0], pairs).axes) == count + 1
+    titles = [axes.get_title() for axes in figures.augmentation_grid(pairs[0], pairs).axes]
+    assert titles == ["original", "augmented 1", "augmented 2"][: count + 1]
 
 
 def test_grids_refuse_nothing_at_all():
@@ -143,6 +163,17 @@ def test_an_outline_goes_along_the_edge_of_the_mask_and_not_along_the_frame():
     assert points == edge | {(4, y) for y in range(1, 29)}
 
 
+@pytest.mark.parametrize("policy", BORDER_POLICIES)
+def test_browsing_shows_the_augmented_target_under_the_same_border_policy(policy):
+    augmented = make_pair(seed=1)
+    figure = figures.browse_panel(*make_pair(), policy, augmented)
+    target, scored = target_and_scored(augmented[1], policy)
+    shown, expected = figure.axes[2], Figure().subplots()
+    assert np.array_equal(shown.images[0].get_array(), target_overlay(augmented[0], target > 0, ~scored))
+    outline(expected, target > 0)
+    assert np.array_equal(shown.lines[0].get_xydata(), expected.lines[0].get_xydata(), equal_nan=True)
+
+
 def test_batch_grid_brings_colours_back():
     mean, std = (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)
     photographs = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
@@ -164,6 +195,41 @@ def test_dice_in_the_title_is_of_the_threshold():
         figure = figures.prediction_panel(*example[:3], threshold=threshold)
         expected = dice_of(example.probability > threshold, example.truth > 0)
         assert figure.axes[-1].get_title() == f"Dice {expected:.3f}"
+
+
+@pytest.mark.parametrize("draw", [figures.prediction_grid, figures.model_panel, figures.failure_gallery])
+def test_pictures_of_many_predictions_cut_at_their_threshold(draw):
+    example = make_prediction(names=["unet"])
+    shown = draw([example], ["pug_1"], 0.8).axes[-1]
+    expected = dice_of(example.probability["unet"] > 0.8, example.truth > 0)
+    assert shown.get_title() == f"UNet: Dice {expected:.3f}"
+    assert np.array_equal(shown.images[0].get_array(), verdict_overlay(example, example.probability["unet"], 0.8))
+
+
+def test_hits_misses_and_false_alarms_are_coloured_as_the_legend_says_at_the_threshold():
+    example = make_prediction(policy="ignore")
+    shown = verdict_overlay(example, example.probability, 0.8)
+    predicted, truth = example.probability > 0.8, example.truth > 0
+    where = {"hit": predicted & truth, "miss": ~predicted & truth, "false alarm": predicted & ~truth}
+    for verdict, mask in where.items():
+        colour = shown[mask & example.scored].mean(axis=0)
+        assert min(VERDICTS, key=lambda name: np.abs(colour - 255 * rgb(VERDICTS[name])).sum()) == verdict
+    assert np.array_equal(shown, verdict_overlay(example, predicted.astype(np.float32), 0.5))
+    other = verdict_overlay(example, 1 - example.probability, 0.8)
+    assert np.array_equal(shown[~example.scored], other[~example.scored]), "what does not count is neither"
+
+
+def test_a_probability_is_drawn_from_black_for_0_to_white_for_1():
+    example = make_prediction()
+    example = example._replace(probability=0.4 * example.probability + 0.3)
+    for axes in (figures.prediction_panel(*example[:3]).axes[2], figures.prediction_grid([example], ["pug"]).axes[2]):
+        assert axes.images[0].get_clim() == (0, 1) and axes.images[0].get_cmap().name == "gray"
+
+
+def test_the_truth_is_shown_with_what_does_not_count():
+    example = make_prediction(policy="ignore")
+    shown = figures.prediction_panel(*example[:3], scored=example.scored).axes[1].images[0].get_array()
+    assert np.array_equal(shown, target_overlay(example.photograph, example.truth > 0, ~example.scored))
 
 
 def test_pixels_that_do_not_count_stay_out_of_dice():
@@ -229,6 +295,13 @@ def test_breed_counts_bars_are_the_counts():
     assert [label.get_text() for label in axes.get_yticklabels()] == ["Egyptian Mau (cat)", "pug (dog)"]
 
 
+def test_breed_counts_are_stacked_with_their_sum_at_the_end():
+    (axes,) = figures.breed_counts(make_table()).axes
+    starts = {container.get_label(): [bar.get_x() for bar in container] for container in axes.containers}
+    assert starts == {"train": [0, 0], "valid": [2, 2], "test": [3, 3]}
+    assert [(text.get_text(), text.xy[0]) for text in axes.texts] == [("4", 4), ("4", 4)]
+
+
 def test_37_breeds_do_not_overlap():
     figure = figures.breed_counts(make_table([f"a_breed_{i}" for i in range(37)]))
     figure.draw_without_rendering()
@@ -245,6 +318,12 @@ def test_size_scatter_puts_every_size_at_its_place():
         assert sorted(map(tuple, axes.collections[0].get_offsets())) == [(300 + i, 200 + i) for i in range(4)]
 
 
+def test_size_scatter_says_how_many_images_and_how_many_sizes():
+    cats, dogs = figures.size_scatter(make_table().assign(width=300, height=[200] * 4 + [200, 200, 201, 202])).axes
+    assert cats.get_title(loc="left").startswith("cat: 4 images, 1 size")
+    assert dogs.get_title(loc="left").startswith("dog: 4 images, 3 sizes")
+
+
 def test_foreground_share_counts_every_image_and_names_the_mean():
     shares = {"cat": [0.1, 0.2, 0.6], "dog": [0.5]}
     figure = figures.foreground_share(shares)
@@ -259,6 +338,21 @@ def test_mean_std_comparison_draws_the_values():
     for column, axes in enumerate(figure.axes):
         drawn = {line.get_label(): tuple(line.get_xdata()) for line in axes.lines if line.get_label() in rows}
         assert drawn == {name: pair[column] for name, pair in rows.items()}
+    assert [axes.get_xlabel() for axes in figure.axes] == ["mean, 0 to 1 scale", "standard deviation, 0 to 1 scale"]
+
+
+def test_channels_of_photographs_black_all_over_are_drawn():
+    (axes,) = figures.channel_histogram([np.zeros((4, 5, 3), np.uint8)]).axes
+    assert axes.get_ylim()[1] > 100
+
+
+def test_channels_keep_their_names():
+    (axes,) = figures.channel_histogram([np.full((4, 5, 3), (10, 20, 30), np.uint8)]).axes
+    assert {line.get_label(): line.get_ydata().argmax() for line in axes.lines} == {"red": 10, "green": 20, "blue": 30}
+    means, _ = figures.mean_std_comparison({"mine": ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))}).axes
+    rows = [text.get_text() for text in means.get_yticklabels()]
+    drawn = {rows[round(place)]: value for value, place in means.lines[0].get_xydata()}
+    assert drawn == {"red": 0.1, "green": 0.2, "blue": 0.3}
 
 
 def test_channel_histogram_sums_to_all_pixels():
@@ -275,6 +369,12 @@ def test_training_curves_draw_the_history(epochs):
     assert np.array_equal(loss.lines[0].get_ydata(), history["train_loss"])
     assert np.array_equal(loss.lines[1].get_ydata(), history["valid_loss"])
     assert np.array_equal(dice.lines[1].get_ydata(), history["valid_dice"])
+    assert [axes.get_ylabel() for axes in figure.axes] == ["loss", "dice_image, model size", "learning rate"]
+    assert loss.lines[2].get_xydata().tolist() == [[max(1, epochs - 1), history["valid_loss"].iloc[max(1, epochs - 1) - 1]]]
+    legend = {handle.get_label(): handle.get_color() for handle in figure.legends[0].get_lines()}
+    assert (
+        legend["train (at the size trained at)"] == loss.lines[0].get_color() != loss.lines[1].get_color() == legend["validation"]
+    )
     assert np.array_equal(rate.lines[0].get_ydata(), history["learning_rate"])
     assert dice.lines[2].get_xydata().tolist() == [[max(1, epochs - 1), 0.9]]
     assert f"best epoch: {max(1, epochs - 1)}, Dice 0.900" in texts(figure)
@@ -297,6 +397,13 @@ def test_dice_over_time_rises_and_ends_with_all_the_seconds():
     assert list(line.get_ydata()) == list(history["valid_dice"].cummax())
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels == ["UNet", "ResNet34-UNet"]
+
+
+def test_dice_over_time_is_not_there_before_its_epoch_has_ended():
+    (axes,) = figures.dice_over_time({"unet": make_history(4, best=2)}).axes
+    steps, end = axes.lines
+    assert steps.get_drawstyle() == "steps-post"
+    assert end.get_xydata().tolist() == [[20 / 60, 0.9]]
 
 
 @pytest.mark.parametrize(("epochs", "scale"), [((8, 40), "linear"), ((8, 41), "log")])
@@ -334,6 +441,24 @@ def test_dice_distribution_has_a_dot_an_image_and_the_mean():
     assert [len(dots.get_offsets()) for dots in axes.collections] == [20, 1]
     assert np.allclose(axes.collections[0].get_offsets()[:, 0], dices["unet"])
     assert [label.get_text() for label in axes.get_yticklabels()] == ["UNet\nmean 0.700", "mean mask\nmean 0.400"]
+
+
+def test_dice_distribution_marks_each_runs_mean_in_its_row_from_above():
+    dices = {"unet": [0.1, 0.9, 0.95], "resnet34_unet": [0.2, 0.3, 0.7]}
+    (axes,) = figures.dice_distribution(dices).axes
+    for place, name in enumerate(dices):
+        (mark,) = [line for line in axes.lines if line.get_marker() == run_looks(dices)[name].marker]
+        assert mark.get_xydata().tolist() == [[pytest.approx(np.mean(dices[name])), place]]
+    assert axes.yaxis_inverted()
+
+
+def test_cats_stand_above_dogs_and_the_hardest_breed_of_each_first():
+    rows = [("dog", "pug", 0.3), ("cat", "Bengal", 0.9), ("dog", "boxer", 0.2), ("cat", "Sphynx", 0.5)]
+    table = pd.DataFrame([("unet", *row[:2], 5, *row[2:] * 3) for row in rows])
+    table.columns = ["run", "species", "breed", "images", "mean", "low", "high"]
+    (axes,) = figures.dice_by_breed(table).axes
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert labels == ["Sphynx (cat, 5)", "Bengal (cat, 5)", "boxer (dog, 5)", "pug (dog, 5)"] and axes.yaxis_inverted()
 
 
 def test_dice_by_breed_draws_means_and_intervals():
@@ -374,6 +499,17 @@ def test_difference_histogram_counts_every_image(differences):
     assert axes.get_title(loc="right") == f"ResNet34-UNet better: {better} images"
 
 
+def test_difference_histogram_marks_mean_and_interval_and_who_is_ahead_how_often():
+    interval = SimpleNamespace(mean=0.02, low=-0.01, high=0.06)
+    (axes,) = figures.difference_histogram([0.1, -0.05, -0.02, 0.0], interval, "unet", "resnet34_unet").axes
+    span = axes.patches[-1]
+    assert (span.get_x(), span.get_x() + span.get_width()) == pytest.approx((-0.01, 0.06))
+    assert [line.get_xdata()[0] for line in axes.lines] == [0, 0.02]
+    assert "mean +0.0200, interval -0.0100 to +0.0600" in texts(axes.figure)
+    assert axes.get_title(loc="left") == "UNet better: 2 images"
+    assert axes.get_title(loc="right") == "ResNet34-UNet better: 1 image"
+
+
 @pytest.mark.parametrize("runs", [["unet"], ["unet", "resnet34_unet", "everything_is_pet"]])
 def test_cost_against_dice_draws_every_run(runs):
     table = pd.DataFrame({"run": runs, "dice": 0.9, "low": 0.88, "high": 0.91, "parameters": 2e6})
@@ -385,6 +521,19 @@ def test_cost_against_dice_draws_every_run(runs):
     assert [container[0].get_xdata()[0] for container in speed.containers] == table["images_per_second"].tolist()
     assert {container[0].get_xdata()[0] for container in size.containers} == {2.0}
     assert {container[0].get_ydata()[0] for container in size.containers} == {0.9}
+
+
+def test_cost_says_its_units_and_which_way_is_better_and_draws_intervals():
+    table = pd.DataFrame({"run": ["unet", "mine"], "dice": 0.9, "low": 0.88, "high": 0.91, "parameters": [2e6, 3e7]})
+    panels = figures.cost_against_dice(table.assign(gflop=[0.0, 5.0], images_per_second=[30.0, 400.0])).axes
+    assert [axes.get_xlabel() for axes in panels] == [
+        "GFLOP an image\n(less is better; linear axis)",
+        "images a second\n(more is better; log axis)",
+        "parameters (millions)\n(less is better; log axis)",
+    ]
+    for axes in panels:
+        for _, _, (interval,) in axes.containers:
+            assert interval.get_segments()[0][:, 1].tolist() == pytest.approx([0.88, 0.91])
 
 
 # Names, notebooks, files
@@ -510,5 +659,12 @@ def test_a_network_is_drawn_stage_by_stage_with_its_skips():
     assert [text.get_text() for text in axes.get_yticklabels()] == ["64 px", "32 px", "16 px", "8 px", "4 px", "2 px"]
     arrows = [text.arrow_patch for text in axes.texts if getattr(text, "arrow_patch", None)]
     assert len(arrows) == 11 + 4, "from each stage to the next, and four skips"
+    skips = [(text.get_position(), text.xy) for text in axes.texts if getattr(text, "arrow_patch", None)][11:]
+    assert [(round(x), y, round(to_x), to_y) for (x, y), (to_x, to_y) in skips] == [
+        (4, 4, 6, 4),
+        (3, 3, 7, 3),
+        (2, 2, 8, 2),
+        (1, 1, 9, 1),
+    ]
     heights = [box.get_y() + box.get_height() / 2 for bars in axes.containers for box in bars]
     assert heights == pytest.approx([0, 1, 2, 3, 4, 5, 4, 3, 2, 1, 0, 0])

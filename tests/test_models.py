@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from petseg_lib.config import ParameterError
 from petseg_lib.models import NETWORKS, build_model, convolutions, gflop, parameter_count, winograd
-from petseg_lib.models.blocks import UpBlock, pad_to_stride
+from petseg_lib.models.blocks import DoubleConv, UpBlock, pad_to_stride
 from petseg_lib.models.folding import fold_batchnorm
 from petseg_lib.models.shapes import stage_shapes
 
@@ -111,6 +111,14 @@ def test_padding_is_zeros_below_and_right():
 
 
 @every_network
+@torch.no_grad()
+def test_logits_lie_over_the_pixels_that_they_are_of(name, variant):
+    """What was padded at the right and below is cut off there again."""
+    model, given = small(name, variant).eval(), images(100, 70)
+    assert torch.equal(model(given), model(pad_to_stride(given, model.stride))[..., :100, :70])
+
+
+@every_network
 def test_train_and_eval(name, variant):
     model = small(name, variant, dropout=0.5)
     batch = images()
@@ -168,6 +176,14 @@ def test_kaiming_is_normal_with_fan_out(name, variant):
 
 
 @every_network
+def test_kaiming_starts_without_biases_but_that_of_the_logits(name, variant):
+    convolutions = [each for each in small(name, variant).modules() if isinstance(each, nn.Conv2d | nn.ConvTranspose2d)]
+    *others, last = [each.bias for each in convolutions if each.bias is not None]
+    assert others and not torch.cat(others).any()
+    assert last.shape == (1,) and last.any()
+
+
+@every_network
 def test_default_initialisation_is_pytorchs(name, variant):
     model = small(name, variant, width=16, initialisation="default")
     for layer in model.modules():
@@ -191,6 +207,13 @@ def test_depth_is_the_number_of_halvings(name, depths):
         assert features[-1].shape[-1] == 64 // 2**depth
         assert model(images(64, 64)).shape == (2, 1, 64, 64)
         assert model.stride == 2**depth
+
+
+@pytest.mark.parametrize("stem_stride", [1, 2])
+@pytest.mark.parametrize("depth", [2, 5])
+def test_the_stride_of_a_resnet_is_what_one_pixel_of_its_bottleneck_sees(depth, stem_stride):
+    model = small("resnet34_unet", depth=depth, stem_stride=stem_stride).eval()
+    assert model.encoder(images(64, 64))[-1].shape[-1] * model.stride == 64
 
 
 @every_network
@@ -221,6 +244,34 @@ def test_every_skip_reaches_the_logits():
         features = [feature.detach().requires_grad_() for feature in model.encoder(images(128, 128))]
         model.head(model.decoder(features)).square().sum().backward()
         assert all(feature.grad.abs().sum() > 0 for feature in features)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("batch_norm", [True, False])
+def test_a_block_convolves_twice_and_each_time_drops_what_is_below_zero(batch_norm):
+    torch.manual_seed(0)
+    block, x = DoubleConv(3, 4, batch_norm).eval(), torch.randn(2, 3, 8, 8)
+    expected = x
+    for convolution in (layer for layer in block if isinstance(layer, nn.Conv2d)):
+        expected = F.conv2d(expected, convolution.weight, convolution.bias, padding=1).relu()
+    torch.testing.assert_close(block(x), expected, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_the_unet_halves_by_the_largest_of_four_pixels():
+    model = small("unet", depth=1).eval()
+    model.encoder.stages[1] = nn.Identity()
+    fine, half = model.encoder(images(32, 32))
+    assert torch.equal(half, fine.unflatten(3, (16, 2)).unflatten(2, (16, 2)).amax((3, 5)))
+
+
+@torch.no_grad()
+def test_the_reports_network_ends_in_two_doublings_with_a_relu_each():
+    x, head = torch.randn(2, 4, 8, 8), small("resnet34_unet", "report").eval().head
+    for doubling in head[:-1]:
+        x = doubling(x)
+        assert x.min() == 0 < x.max()
+    assert x.shape == (2, 4, 32, 32)
 
 
 def test_report_blocks_add_after_the_relu():
@@ -278,6 +329,14 @@ def test_folding_batchnorm_changes_no_logit(name, variant):
         expected = model(images())
         torch.testing.assert_close(folded(images()), expected, atol=1e-4 * expected.abs().max().item(), rtol=1e-4)
     assert any(isinstance(layer, nn.BatchNorm2d) for layer in model.modules())
+
+
+@torch.no_grad()
+def test_a_folded_copy_of_a_network_in_training_is_ready_to_predict():
+    model = small("unet", dropout=0.5).train()
+    folded = fold_batchnorm(model)
+    assert torch.equal(folded(images()), folded(images())), "nothing is dropped"
+    assert model.training
 
 
 AVX2, AVX512 = {"avx2": True}, {"avx2": True, "avx512_f": True, "avx512_bf16": True}
@@ -394,10 +453,12 @@ def test_a_convolution_of_many_channels_takes_winograds_way(monkeypatch, dtype, 
     with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
         assert not oneDNN_convolves(convolution, x.to(dtype))
         assert convolution(x[:0].to(dtype)).shape == (0, channels + 8, height, width)
+        with torch.no_grad():
+            measured = convolution(x.to(dtype, memory_format=torch.channels_last))
     monkeypatch.setattr(convolutions, "_capabilities", dict)
     assert oneDNN_convolves(convolution, x)
     exact = passes_of(convolution, x, torch.float32, upstream)
-    assert_rounded_alike(results, exact, 0.02 if dtype == torch.bfloat16 else 1e-5)
+    assert_rounded_alike([*results, measured], [*exact, exact[0]], 0.02 if dtype == torch.bfloat16 else 1e-5)
 
 
 @by_products

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from petseg_lib.config import NOTEBOOKS, ParameterError
-from petseg_lib.profiles import REPOSITORY, checked, find_file, load_profile
+from petseg_lib.profiles import REPOSITORY, checked, find_file, load_profile, settings_from_environment
 
 PROFILES = sorted((REPOSITORY / "profiles").glob("*.yaml"))
 
@@ -84,6 +84,8 @@ runs:
             "runs b and B differ in capitals alone, and share a folder",
         ),
         ("runs: {a: {notebook: 05_comparison, runs: [b]}}", "run a names run 'b', but there are a"),
+        ("runs: {a: {notebook: 03_unet_training, statistics_run: b}}", "run a names run 'b', but there are a"),
+        ("runs: {a: {notebook: 07_predict, model_run: b}}", "run a names run 'b', but there are a"),
         ("runs: [a]", "must each map names to values"),
         ("run: {a: {notebook: 02_mean_std}}", "nothing else"),
         ("- a", "is no profile"),
@@ -117,6 +119,8 @@ def test_a_run_without_section_gets_the_common_parameters(write):
     profile = load_profile(write("parameters: {limit_images: 3, epochs: 9}\nruns: {a: {notebook: 02_mean_std}}"))
     assert profile.settings("03_unet_training", "other") == {"limit_images": 3, "epochs": 9}
     assert profile.settings("02_mean_std", "other") == {"limit_images": 3}
+    given = load_profile(write("parameters: {epochs: 9}\nruns: {a: {notebook: 03_unet_training}}"), {"epochs": "2"})
+    assert given.settings("03_unet_training", "other") == {"epochs": "2"}
     with pytest.raises(ParameterError, match="run a of profile mine belongs to notebook 02_mean_std"):
         profile.settings("03_unet_training", "a")
 
@@ -129,3 +133,23 @@ def test_lists_may_be_text(text):
 def test_an_unknown_profile_names_the_known_ones():
     with pytest.raises(ParameterError, match="ablations, best, demo, photographs, report, sample"):
         find_file("nope", "profiles", ".yaml")
+
+
+def test_a_profile_of_the_workspace_comes_before_the_repositorys(write, tmp_path):
+    own = tmp_path / "profiles" / "demo.yaml"
+    own.parent.mkdir()
+    write("runs: {}").rename(own)
+    assert find_file("demo", "profiles", ".yaml") == own.resolve()
+    assert find_file("best", "profiles", ".yaml") == REPOSITORY / "profiles" / "best.yaml"
+
+
+@pytest.mark.parametrize(("data", "expected"), [("pets", "{here}/pets"), ("demo", "demo"), ("", "other")])
+def test_data_is_meant_from_where_one_stands_and_comes_before_set(tmp_path, monkeypatch, data, expected):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SET", "data=other loss='bce'")
+    monkeypatch.setenv("DATA", data)
+    expected = expected.format(here=tmp_path.resolve().as_posix())
+    assert {name: Path(value).as_posix() for name, value in settings_from_environment().items()} == {
+        "data": expected,
+        "loss": "bce",
+    }

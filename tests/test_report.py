@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -19,8 +20,10 @@ from petseg_lib.config import UNetParameters
 from petseg_lib.data.masks import BORDER_POLICIES
 from petseg_lib.profiles import REPOSITORY
 from petseg_lib.report import find_browser, missing_runs, print_pdf, write_report, write_tables
+from petseg_lib.report.chapters import read_chapters
 from petseg_lib.report.pdf import NAMES, WINDOWS_FOLDERS, PdfError
-from petseg_lib.report.tables import Table, as_text, latex, markdown, measured_runs
+from petseg_lib.report.provenance import facts, moment, settings
+from petseg_lib.report.tables import SUMMARY, Table, as_text, conventions, latex, markdown, measured_runs, summary, tables_of
 
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 SECONDS = 83.0
@@ -146,6 +149,28 @@ def test_links_to_notebooks_lead_to_their_chapters(page):
     assert any(tags[-1][0] == "p" for tags in page.around("02_mean_std"))
 
 
+def test_links_of_the_summary_and_of_told_text_lead_to_the_run_that_they_name(page):
+    links = [(data, tags) for data, tags in page.texts if tags[-1][0] == "a"]
+    of_summary = [(data, tags[-1][1]["href"]) for data, tags in links if ("table", {"class": "summary"}) in tags]
+    assert of_summary == [("unet", "#run-1"), ("unet_long", "#run-2")]
+    told = [tags[-1][1]["href"] for data, tags in links if data == "run unet" and ("details", {"class": "told"}) in tags]
+    assert told == ["#run-1", "#run-1-1"]
+
+
+def test_the_page_is_named_after_its_runs_and_says_its_command(page):
+    assert [tags[-1][0] for tags in page.around("petseg: trial")] == ["title", "h1"]
+    assert [tags[-1][0] for tags in page.around("petseg report runs/trial")] == ["code"]
+    assert [data for data, tags in page.texts if tags[-1] == ("h2", {"id": "run-1"})] == ["3 · A UNet"]
+
+
+def test_chapters_are_the_finished_runs_in_the_order_of_their_notebooks(runs):
+    write_run(runs / "a_resnet", name="04_resnet34_unet_training")
+    write_run(runs / "b_unet")
+    (runs / "b_unet" / "metrics.json").unlink()
+    assert [chapter.run.name for chapter in read_chapters(runs)] == ["unet", "unet_long", "a_resnet"]
+    assert [run.name for run in measured_runs(runs)] == ["unet", "unet_long", "a_resnet"]
+
+
 def test_code_is_folded_away(page):
     found = page.around("paint_pets")
     assert len(found) == 2
@@ -192,6 +217,29 @@ def test_the_page_says_what_each_run_was_made_with(page):
     names = [data for data, tags in page.texts if tags[-1][0] == "dt"]
     assert names.count("learning_rate") == 2
     assert any("2 March 2026, 10:05 UTC" in data for data, tags in page.texts if tags[-1][0] == "p")
+
+
+def test_parameters_are_explained_and_places_stand_among_the_facts(runs):
+    record = json.loads((runs / "unet" / "params.json").read_text())
+    record["parameters"]["statistics_run"] = ""
+    (runs / "unet" / "params.json").write_text(json.dumps(record))
+    chapter, *_ = read_chapters(runs)
+    places = {"data": "demo", "run_dir": "runs/trial/unet", "figures_dir": "figures/demo"}
+    assert {name: facts(chapter).get(name) for name in places} == places
+    found = {setting.name: setting for setting in settings(chapter)}
+    assert not found.keys() & places.keys()
+    assert (found["figure_formats"].value, found["statistics_run"].value) == ("png, svg, pdf", "(empty)")
+    assert found["epochs"].meaning == UNetParameters.model_fields["epochs"].description
+
+
+def test_a_notebook_of_ones_own_is_a_chapter_as_well(runs):
+    write_run(runs / "mine", name="09_mine")
+    chapter = read_chapters(runs)[-1]
+    assert chapter.source == "09_mine" and not any(each.default or each.meaning for each in settings(chapter))
+
+
+def test_an_hour_of_the_afternoon_is_told_from_one_of_the_morning():
+    assert moment(datetime(2026, 11, 4, 20, 42, tzinfo=UTC)) == "4 November 2026, 20:42 UTC"
 
 
 def test_the_summary_is_arithmetic_on_the_run_folders(page):
@@ -268,6 +316,37 @@ def test_a_run_made_on_windows_has_the_same_chapter_elsewhere(runs):
     assert write_report(runs, runs / "there.html").read_text(encoding="utf-8") == here
 
 
+def test_what_differs_between_runs_is_a_column_of_the_summary(runs):
+    metrics = runs / "unet_long" / "metrics.json"
+    metrics.write_text(json.dumps(json.loads(metrics.read_text()) | {"test_images": 9, "device": "cuda"}))
+    table = summary(measured_runs(runs))
+    assert table.cells["test images"].tolist() == ["5", "9"]
+    assert table.cells["device"].tolist() == ["cpu, 32-true", "cuda, 32-true"]
+    assert table.caption == SUMMARY, "what is the same for all runs, and that alone, stands below"
+
+
+def test_the_dice_of_batches_is_of_each_runs_own_batch_size(runs):
+    for name, batch_size in (("unet", 2), ("unet_long", 1)):
+        path = runs / name / "params.json"
+        record = json.loads(path.read_text())
+        record["parameters"]["batch_size"] = batch_size
+        path.write_text(json.dumps(record))
+        table = pd.read_csv(runs / name / "per_image.csv")
+        table.assign(model_pet_soft_intersection=[8.0, 0.0, 8.0, 0.0, 8.0]).to_csv(runs / name / "per_image.csv", index=False)
+    cells = conventions(measured_runs(runs)).cells.set_index(["convention", "border_policy"])
+    row = cells.loc[("dice_batch_soft", "pet")]
+    assert row[["unet", "unet_long"]].tolist() == ["0.6667", "0.6000"]  # of 1/2, 1/2 and 1; of 1, 0, 1, 0 and 1
+
+
+def test_names_that_could_be_numbers_stay_as_they_are(runs, temporary_workspace):
+    figures = temporary_workspace / "figures" / "trial"
+    figures.mkdir(parents=True)
+    names = {"run": "007", "against": "1e5", "name": "001", "first": "0.50", "second": "12.0", "breed": "1_000"}
+    pd.DataFrame([names]).to_csv(figures / "names.csv", index=False)
+    table, *_ = tables_of(runs, figures)
+    assert table.cells.to_dict("records") == [names]
+
+
 def test_a_breed_called_na_is_no_missing_value(runs, temporary_workspace):
     figures = temporary_workspace / "figures" / "trial"
     figures.mkdir(parents=True)
@@ -304,6 +383,7 @@ def test_markdown_is_a_table_whatever_stands_in_the_cells():
     [
         ([0.87791, 0.9], ["0.8779", "0.9000"]),
         ([683.52, 1.25], ["683.5", "1.2"]),
+        ([58.43, 1.25], ["58.4300", "1.2500"]),
         ([1e-4, 0.003], ["0.0001", "0.003"]),
         ([-0.0002519, 0.0394], ["-0.0003", "0.0394"]),
         ([1e-5, 0.05], ["1e-05", "0.0500"]),

@@ -245,6 +245,7 @@ def test_the_estimate_is_of_the_nearest_run_of_the_same_data(folder):
         "far": ({"width": 8, "image_size": 64, "epochs": 40}, 9.0),
         "of_other_data": ({"data": "/elsewhere", "width": 8, "image_size": 64, "epochs": 4}, 1.0),
         "of_few": ({"train_images": 4, "width": 8, "image_size": 64, "epochs": 4}, 1.0),
+        "of_the_first": ({"limit_images": 4, "width": 8, "image_size": 64, "epochs": 4}, 1.0),
     }
     for name, (values, seconds) in others.items():
         text = f"notebook: 03_unet_training\nparameters: {json.dumps(values)}\ngrid: {{seed: [0]}}"
@@ -276,6 +277,63 @@ def test_a_damaged_run_elsewhere_is_no_reason_to_plan_nothing(folder, file, cont
     assert "their time is not known" in sweeps.plan(sweep, 2)
     table = sweeps.summary(other).set_index("run")
     assert len(table) == 12 and not (table["state"] == "failed").any()
+
+
+def test_the_estimate_is_the_middle_of_finished_runs_that_are_as_near(folder):
+    sweep = load_profile(write(folder, SMALL))
+    for run, seconds in (("seed=0", 10.0), ("seed=1", 90.0), ("seed=2", 20.0)):
+        finish(folder, sweep, run, seconds)
+    assert "  seed=0: about 20 s" in sweeps.plan(sweep, 1, each=True, force=True).splitlines()
+    for run in ("seed=0", "seed=2"):
+        (sweeps.folder_of(sweep, run) / "metrics.json").unlink()
+    assert "  seed=0: about 1 min 30 s" in sweeps.plan(sweep, 1, each=True).splitlines(), "of those that ended alone"
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "state", "error"),
+    [
+        ("error.txt", "Traceback\nValueError: no luck\n", "failed", "ValueError: no luck"),
+        ("said.txt", "epoch 1\npetseg: no such dataset\n", "failed", "no such dataset"),
+        ("said.txt", "epoch 1\npetseg: interrupted\n", "not finished", ""),
+        ("said.txt", "epoch 1\n", "not finished", ""),
+    ],
+)
+def test_a_run_failed_where_it_left_an_error_and_not_where_it_was_stopped(folder, file, text, state, error):
+    sweep = load_profile(write(folder, SMALL))
+    path = sweeps.folder_of(sweep, "seed=1") / file
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    assert sweeps.summary(sweep).set_index("run").loc["seed=1", ["state", "error"]].tolist() == [state, error]
+
+
+def test_the_end_of_a_sweep_adds_up_its_time_and_says_the_most_memory(folder, capsys):
+    sweep = load_profile(write(folder, SMALL))
+    for run, seconds, memory in (("seed=0", 60.0, 200), ("seed=2", 30.0, 1500)):
+        finish(folder, sweep, run, seconds)
+        (sweeps.folder_of(sweep, run) / "benchmark.tsv").write_text(f"s\tmax_rss\n{seconds}\t{memory}\n")
+    sweeps.write_summary(sweep)
+    words = "3 runs: 2 done, 1 not finished; 1 min 30 s of jobs, at most 1,500 MB each (runs/sweeps/mine/summary.csv)"
+    assert capsys.readouterr().out.splitlines() == [words]
+
+
+@pytest.mark.parametrize(
+    ("ids", "threads", "given", "at_once"),
+    [(["4", "7"], 0, "4", 2), (["4", "7"], 1, "1", 2), ([], 0, "1", 8), ([], 3, "3", 2)],
+)
+def test_snakemake_is_told_of_threads_gpus_and_force(folder, monkeypatch, capsys, ids, threads, given, at_once):
+    write(folder, SMALL)
+    called = []
+    monkeypatch.setattr(sweeps, "_wait", lambda command, environment: called.append((" ".join(command), environment)) or 0)
+    monkeypatch.setattr(sweeps, "visible_gpus", lambda: ids)
+    monkeypatch.setattr(sweeps, "usable_cores", lambda: 8)
+    for force in ("", "1"):
+        monkeypatch.setenv("FORCE", force)
+        assert sweeps.run_sweep("mine", threads) == 0
+        assert f"; {at_once} at a time" in capsys.readouterr().out
+        command, environment = called.pop()
+        assert (environment["THREADS"], environment["CUDA_VISIBLE_DEVICES"]) == (given, ",".join(ids))
+        assert " --cores 8 --keep-going " in command
+        assert ("--resources gpu=2" in command, "--forcerun notebook" in command) == (bool(ids), bool(force))
 
 
 def test_a_sweep_of_notebook_02_has_a_summary_without_border_policy(folder):

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from petseg_lib.figures.canvas import chart, fitted, styled
-from petseg_lib.figures.style import GREY, INK, breed_label, run_looks
+from petseg_lib.figures.style import GREY, INK, breed_label, in_words, run_looks
 
 
 @styled
@@ -104,7 +104,7 @@ def difference_histogram(
         ahead = second if bar.get_x() + bar.get_width() / 2 >= 0 else first
         bar.set_facecolor((looks[ahead].colour, 0.55))
     if equal := int((values == 0).sum()):
-        style = {"color": GREY, "alpha": 0.8, "linewidth": 0, "label": f"equal: {equal} image{'s' if equal > 1 else ''}"}
+        style = {"color": GREY, "alpha": 0.8, "linewidth": 0, "label": f"equal: {in_words(equal, 'image')}"}
         axes.bar(0, equal, (edges[1] - edges[0]) / 2, **style)
     axes.axvline(0, color=INK, linewidth=1)
     axes.axvspan(max(interval.low, -reach), min(interval.high, reach), color=GREY, alpha=0.35, linewidth=0)
@@ -112,7 +112,7 @@ def difference_histogram(
     axes.axvline(interval.mean, color=INK, linewidth=2, linestyle=(0, (4, 2)), label=label)
     better = {first: int((values < 0).sum()), second: int((values > 0).sum())}
     for run, side in ((first, "left"), (second, "right")):
-        words, size = fitted(f"{looks[run].label} better: {better[run]} images", 3.0)
+        words, size = fitted(f"{looks[run].label} better: {in_words(better[run], 'image')}", 3.0)
         axes.set_title(words, loc=side, fontsize=size)
     axes.set(xlabel=f"dice_image, native: {looks[second].label} less {looks[first].label}", ylabel="images", xlim=(-reach, reach))
     axes.grid(axis="x", visible=False)

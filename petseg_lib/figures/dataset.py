@@ -21,6 +21,7 @@ from petseg_lib.figures.style import (
     SPLITS,
     VERMILION,
     breed_label,
+    in_words,
 )
 
 _DEFINITIONS = (
@@ -80,7 +81,7 @@ def size_scatter(table: pd.DataFrame) -> Figure:
         look = SPECIES[name]
         panel.scatter(rows["width"], rows["height"], area, look.colour, marker=look.marker, alpha=0.6, linewidths=0)
         panel.set(xlabel="width (px)", xlim=(low - room, high + room), ylim=(low - room, high + room), aspect="equal")
-        panel.set_title(f"{name}: {rows['images'].sum()} images, {len(rows)} sizes", loc="left")
+        panel.set_title(f"{name}: {in_words(rows['images'].sum(), 'image')}, {in_words(len(rows), 'size')}", loc="left")
         panel.locator_params(nbins=6)
     axes[0, 0].set_ylabel("height (px)")
     return figure
@@ -100,7 +101,7 @@ def foreground_share(shares: Mapping[str, Sequence[float]]) -> Figure:
         panel.axvline(values.mean(), color=INK, linewidth=1.6)
         panel.set_ylabel("images")
         panel.yaxis.set_major_locator(MaxNLocator(4, integer=True))
-        panel.set_title(f"{species}: mean {values.mean():.3f} over {len(values)} image{'s' * (len(values) != 1)}", loc="left")
+        panel.set_title(f"{species}: mean {values.mean():.3f} over {in_words(len(values), 'image')}", loc="left")
         panel.grid(axis="x", visible=False)
     axes[-1, 0].set(xlabel="share of the photograph that is pet or border", xlim=(0, 1))
     return figure
@@ -147,6 +148,6 @@ def channel_histogram(photographs: Sequence[np.ndarray]) -> Figure:
         axes.plot(np.arange(256), 100 * line, dash, color=colour, linewidth=1.4, label=channel)
     axes.set(xlabel="value, 0 to 255", ylabel="pixels (%)", xlim=(0, 255))
     # Black and white frames pile up at 0 and 255, and would squeeze everything else to the floor.
-    axes.set_ylim(0, 105 * shares[:, 1:-1].max())
+    axes.set_ylim(0, 105 * (shares[:, 1:-1].max() or shares.max()))
     axes.legend()
     return figure

@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from petseg_lib.figures.canvas import chart, styled
-from petseg_lib.figures.style import run_looks
+from petseg_lib.figures.style import in_words, run_looks
 
 _TITLES = {
     "species": "species",
@@ -49,4 +49,4 @@ def dice_by_stratum(table: pd.DataFrame) -> Figure:
 def _stratum(row: pd.Series) -> str:
     """Under each group: its name, the range of values in it, and how many images."""
     ranges = {"size": f"{row['from']:.0%} to {row['to']:.0%}\n", "outline": f"{row['from']:.1f} to {row['to']:.1f}\n"}
-    return f"{row['stratum']}\n{ranges.get(row['factor'], '')}{row['images']} images"
+    return f"{row['stratum']}\n{ranges.get(row['factor'], '')}{in_words(row['images'], 'image')}"
