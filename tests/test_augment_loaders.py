@@ -230,6 +230,8 @@ def test_workers_suit_the_device_and_the_memory_that_they_share(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "3")  # half of the cores, and of the memory: another run has the other half
     monkeypatch.setattr(loaders.torch, "get_num_threads", lambda: 3)
     assert (loaders.worker_count(parameters(), 8), loaders.worker_count(parameters(image_size=256), 8)) == (3, 1)
+    monkeypatch.setattr(loaders.torch, "get_num_threads", lambda: 1)
+    assert loaders.worker_count(parameters(), 8) == 6
     monkeypatch.setattr(loaders.sys, "platform", "win32")
     assert loaders.worker_count(parameters(), 8) == 0
 

@@ -94,8 +94,10 @@ def worker_count(parameters: TrainingParameters, batch_size: int) -> int:
     batch_bytes = batch_size * parameters.image_size**2 * (3 * 4 + 4 + 1)  # a Batch's image, target and scored
     room = shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.is_dir() else 0
     cores = usable_cores()
-    # Of several runs side by side, one a GPU, Snakemake gives each its share of the cores in this variable.
-    share = min(cores, torch.get_num_threads()) if "OMP_NUM_THREADS" in os.environ else cores
+    # Of several runs side by side, one a GPU, Snakemake gives each its share of the cores in this variable; that it is 1 says
+    # nothing, since many clusters set it so for everybody.
+    threads = torch.get_num_threads() if "OMP_NUM_THREADS" in os.environ else 1
+    share = min(cores, threads) if threads > 1 else cores
     return min(MOST_WORKERS, share, room * share // cores // (BATCHES_A_WORKER * batch_bytes))
 
 
