@@ -236,17 +236,19 @@ class TrainingInterrupted(KeyboardInterrupt):
 
 
 @contextmanager
-def interruptible(model: nn.Module, run: Run) -> Iterator[None]:
-    """A model that is stopped before its first checkpoint is left as it came, so that a notebook's kernel begins anew with it."""
-    begun = {} if state_path(run).is_file() else copied(model.state_dict())
+def interruptible(run: Run, *parts: Any) -> Iterator[None]:
+    """A training that is stopped before its first checkpoint leaves these parts, such as the model, as they came, so that a
+    notebook's kernel begins anew with them."""
+    begun = [] if state_path(run).is_file() else [copied(part.state_dict()) for part in parts]
     try:
         yield
     except BaseException as error:
         goes_on = state_path(run).is_file()
         if not goes_on:
-            model.load_state_dict(begun)
+            for part, state in zip(parts, begun, strict=True):
+                part.load_state_dict(state)
         if isinstance(error, KeyboardInterrupt):
-            how = "goes on from its last checkpoint" if goes_on else "begins anew: no epoch was finished"
+            how = "goes on from its last checkpoint" if goes_on else "begins anew: there is no checkpoint yet"
             raise TrainingInterrupted(f"Interrupted: run this again, and it {how}.") from None
         raise
 

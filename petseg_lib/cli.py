@@ -39,9 +39,7 @@ Make a dataset folder, in the layout of Oxford-IIIT Pet, of photographs and of m
   petseg run 03_unet_training --out runs/mine/unet -f sample -p data mine
 """
 
-NO_BROWSER = (
-    "no Chromium, Chrome or Edge here (on the PATH or as CHROME_PATH), and so no report.pdf: any browser prints report.html"
-)
+NO_BROWSER = "no Chromium, Chrome or Edge here (on the PATH, where macOS and Windows install it, or as CHROME_PATH), and so no report.pdf: any browser prints report.html"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+RUNS_AT_ONCE = "PETSEG_RUNS_AT_ONCE"
+
 
 def usable_cores() -> int:
     """Cores that this process may use."""
@@ -48,7 +50,7 @@ def computes_on_gpu() -> bool:
 
 @contextmanager
 def one_gpu(folder: Path) -> Iterator[dict[str, str]]:
-    """The environment of a run that sees one GPU alone, which no other run has meanwhile.
+    """The environment of a run that sees one GPU alone, which no other run has meanwhile, and knows how many there may be beside it.
 
     A run uses one device. Where CUDA_VISIBLE_DEVICES names several, the first one that is free is taken, by a lock that
     the system drops with its process; whoever starts more runs than GPUs waits. Otherwise nothing is changed: a batch
@@ -68,7 +70,7 @@ def one_gpu(folder: Path) -> Iterator[dict[str, str]]:
     locks = {gpu: FileLock(folder / f".gpu-{re.sub(r'[^A-Za-z0-9-]', '_', f'{place}-{gpu}')}.lock") for gpu in gpus}
     gpu = _first_free(locks)
     try:
-        yield {"CUDA_VISIBLE_DEVICES": gpu}
+        yield {"CUDA_VISIBLE_DEVICES": gpu, RUNS_AT_ONCE: str(len(gpus))}
     finally:
         locks[gpu].release()
 

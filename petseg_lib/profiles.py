@@ -28,11 +28,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 DERIVED = ("run_dir", "figures_dir")
 OF_DATA = {"data", "limit_images", "bad_samples"}  # which notebook 06 hands on to its sweep
 SWEEP_KEYS = {"notebook", "parameters", "variants", "grid", "questions"}
-# Not a point at the end, which Windows would leave out.
-PLAIN_NAME, PLAIN_NAME_WORDS = (
-    r"[A-Za-z0-9_]([A-Za-z0-9_.,=+-]*[A-Za-z0-9_,=+-])?",
-    "letters, digits, and any of _ . , = + - inside",
-)
+PLAIN_NAME = r"[A-Za-z0-9_]([A-Za-z0-9_.,=+-]*[A-Za-z0-9_,=+-])?"  # Windows would leave out a point at the end
+PLAIN_NAME_WORDS = "letters, digits and _ . , = + -, with a letter, a digit or _ at its beginning and no point at its end"
 QUESTION_KEYS = {"question", "why", "first", "second", "report"}
 
 
@@ -179,12 +176,13 @@ def profile_of(runs_folder: Path) -> str:
 
 
 def checked(notebook: str, values: dict[str, Any]) -> dict[str, Any]:
-    """The same parameters, checked by the notebook's model and of its types; lists may be text like `a, b`."""
+    """The same parameters, checked by the notebook's model and of its types; lists may be text like `a, b` or `["a", "b"]`."""
     model = NOTEBOOKS[notebook]
     for name, value in values.items():
         known = model.model_fields.get(name)
         if known and typing.get_origin(known.annotation) is list and isinstance(value, str):
-            values = values | {name: [item.strip() for item in value.strip("[] ").split(",") if item.strip()]}
+            items = (item.strip(" '\"") for item in value.strip("[] ").split(","))
+            values = values | {name: [item for item in items if item]}
     return model.checked(values).model_dump(include=set(values))
 
 

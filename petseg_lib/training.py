@@ -112,14 +112,15 @@ def fit(
     set_epoch(train_loader, progress.epoch + 1, parameters.epochs)
     endless = iter(train_loader)  # one pass for all epochs, so that workers start once and make the next one's batches meanwhile
     with (
-        interruptible(model, run),
+        interruptible(run, model, fabric._precision),
         SummaryWriter(run.folder / "tensorboard", purge_step=progress.epoch + 1) as writer,
         Checkpointer(run, description) as checkpointer,
         released(step, getattr(optimizer, "updates", None)),
     ):
-        if fabric.device.type in GPUS and progress.epoch + 1 < full_size_from(parameters):
-            with _in_memory(fabric, full_size_from(parameters), progress, parameters, isinstance(step, Recorded)):
-                _one_step_at_full_size(model, loss_of, fabric, parameters)
+        if fabric.device.type in GPUS and progress.epoch + 1 < full_size_from(parameters) <= parameters.epochs:
+            with _in_memory(fabric, full_size_from(parameters), progress, parameters, recorded=False):
+                images = min(parameters.batch_size, len(train_loader.dataset))
+                _one_step_at_full_size(model, loss_of, fabric, images, parameters.image_size)
         while not _done(progress, parameters):
             epoch, began = progress.epoch + 1, time.perf_counter()
             torch.manual_seed(parameters.seed * 1_000_003 + epoch)
@@ -170,16 +171,19 @@ def _in_memory(fabric: Fabric, epoch: int, progress: Progress, parameters: Train
             f"the memory of {fabric.device} does not hold a step of epoch {epoch}: lower batch_size "
             f"({parameters.batch_size} now) and raise accumulate ({parameters.accumulate} now) by as much, or lower "
             f"image_size ({parameters.image_size} now)"
-            + (", either of which begins anew (force = True)" if progress.epoch else "")
+            + (", either of which begins anew (force = True; --force, FORCE=1)" if progress.epoch else "")
             + (", or set cuda_graphs = False" if recorded else "")
         ) from None
 
 
-def _one_step_at_full_size(model: nn.Module, loss_of: Any, fabric: Fabric, parameters: TrainingParameters) -> None:
-    """Forward and back with a copy, before the epochs at half size: memory that does not hold it would end them when most is done."""
-    trial = fabric.setup_module(copy.deepcopy(model))
-    size = (parameters.batch_size, 3, parameters.image_size, parameters.image_size)
-    image = torch.zeros(size, device=fabric.device).contiguous(memory_format=memory_format(fabric.device))
+def _one_step_at_full_size(model: nn.Module, loss_of: Any, fabric: Fabric, images: int, image_size: int) -> None:
+    """Forward and back with a copy, before the epochs at half size: memory that does not hold it would end them when most is done.
+
+    The copy's weights stand for what the optimiser will hold.
+    """
+    trial = fabric.setup_module(copy.deepcopy(model).train())
+    image = torch.zeros((images, 3, image_size, image_size), device=fabric.device)
+    image = image.contiguous(memory_format=memory_format(fabric.device))
     fabric.backward(loss_of(trial(image), image[:, :1], image[:, :1] == 0))
 
 

@@ -221,17 +221,14 @@ def test_workers_suit_the_device_and_the_memory_that_they_share(monkeypatch):
     assert loaders.worker_count(parameters(loader_workers=3), 8) == 3
     monkeypatch.setattr(loaders.torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(loaders, "SHARED_MEMORY", Path())
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.delenv(loaders.RUNS_AT_ONCE, raising=False)
     assert loaders.worker_count(parameters(), 8) == 6
     assert loaders.worker_count(parameters(device="cpu"), 8) == 0
     free = 64 * 2**20  # a container's usual room: not enough for even one worker's batches of 8 images of 512 px
     assert loaders.worker_count(parameters(image_size=512), 8) == 0
     assert loaders.worker_count(parameters(image_size=256), 8) == 2
-    monkeypatch.setenv("OMP_NUM_THREADS", "3")  # half of the cores, and of the memory: another run has the other half
-    monkeypatch.setattr(loaders.torch, "get_num_threads", lambda: 3)
+    monkeypatch.setenv(loaders.RUNS_AT_ONCE, "2")  # the other has the other half of the cores, and of the memory
     assert (loaders.worker_count(parameters(), 8), loaders.worker_count(parameters(image_size=256), 8)) == (3, 1)
-    monkeypatch.setattr(loaders.torch, "get_num_threads", lambda: 1)
-    assert loaders.worker_count(parameters(), 8) == 6
     monkeypatch.setattr(loaders.sys, "platform", "win32")
     assert loaders.worker_count(parameters(), 8) == 0
 

@@ -52,8 +52,8 @@ def test_a_folder_in_which_windows_has_a_file_open_is_waited_for_unless_another_
 
     monkeypatch.setattr(Path, "replace", held)
     monkeypatch.setattr(disk, "WINDOWS", True)
-    monkeypatch.setattr(disk, "SECONDS_TO_LET_GO", 0.5)
-    for content in ("first", "second"):
+    for content, patience in (("first", 30), ("second", 0.2)):
+        monkeypatch.setattr(disk, "SECONDS_TO_LET_GO", patience)
         finished.mkdir()
         (finished / "file").write_text(content)
         disk.settle(finished, place)

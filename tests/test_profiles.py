@@ -125,7 +125,7 @@ def test_a_run_without_section_gets_the_common_parameters(write):
         profile.settings("03_unet_training", "a")
 
 
-@pytest.mark.parametrize("text", ["[a, b]", "a,b", " a , b "])
+@pytest.mark.parametrize("text", ["[a, b]", "a,b", " a , b ", '["a", "b"]', "['a','b']"])
 def test_lists_may_be_text(text):
     assert checked("05_comparison", {"runs": text}) == {"runs": ["a", "b"]}
 

@@ -100,7 +100,7 @@ def test_a_grid_alone_is_a_sweep(folder):
         (('"Is half enough?"', "3"), "question epochs must have text as its question and why"),
         (
             ("  epochs: {question", "  lr/wd: {question"),
-            "question name 'lr/wd' must be letters, digits, and any of _ . , = + - inside",
+            "question name 'lr/wd' must be letters, digits and _ . , = + -, with a letter",
         ),
         (("first: base, ", ""), "question epochs must have question, first and second, and may have why and report"),
         (("notebook: 03_unet_training", "notebook: 03_unet"), "has notebook '03_unet', but it must be one of"),
@@ -325,6 +325,7 @@ def test_snakemake_is_told_of_threads_gpus_and_force(folder, monkeypatch, capsys
     called = []
     monkeypatch.setattr(sweeps, "_wait", lambda command, environment: called.append((" ".join(command), environment)) or 0)
     monkeypatch.setattr(sweeps, "visible_gpus", lambda: ids)
+    monkeypatch.setattr(sweeps, "computes_on_gpu", lambda: bool(ids))
     monkeypatch.setattr(sweeps, "usable_cores", lambda: 8)
     for force in ("", "1"):
         monkeypatch.setenv("FORCE", force)
@@ -399,6 +400,7 @@ def test_runs_side_by_side_see_one_gpu_each_and_the_next_waits(tmp_path, monkeyp
     with ThreadPoolExecutor(1) as pool, one_gpu(tmp_path) as first:
         with one_gpu(tmp_path) as second, one_gpu(tmp_path / "another machine") as elsewhere:
             assert [each["CUDA_VISIBLE_DEVICES"] for each in (first, second, elsewhere)] == ["2", "MIG-a/1", "2"]
+            assert first[gpus.RUNS_AT_ONCE] == "2"
             waiting = pool.submit(take)
             time.sleep(0.5)
             assert not waiting.done()

@@ -91,7 +91,7 @@ def test_an_interrupted_run_ends_as_one_that_was_not(pets, settings):
 
 
 @pytest.mark.parametrize(
-    ("step", "sentence"), [(2, "it begins anew: no epoch was finished"), (7, "it goes on from its last checkpoint")]
+    ("step", "sentence"), [(2, "it begins anew: there is no checkpoint yet"), (7, "it goes on from its last checkpoint")]
 )
 def test_an_interrupted_step_leaves_nothing_in_the_model_of_a_notebook(pets, monkeypatch, step, sentence):
     """Its kernel keeps the model, with a step's gradients, and with the weights of the steps before."""
@@ -640,7 +640,8 @@ def test_too_little_memory_names_what_to_lower(pets, monkeypatch, error):
     monkeypatch.setattr(training, "_measure", full)  # as in the first epoch at full size
     monkeypatch.setattr(training, "_resume", lambda *given: training.Progress(epoch=1))
     with pytest.raises(
-        training.TrainingError, match=r"of epoch 2: .* image_size \(32 now\), either of which begins anew \(force = True\)"
+        training.TrainingError,
+        match=r"of epoch 2: .* image_size \(32 now\), either of which begins anew \(force = True; --force, FORCE=1\)",
     ):
         train(pets, "runs/t/memory")
 
@@ -652,6 +653,9 @@ def test_a_gpu_tries_a_step_at_full_size_before_the_epochs_at_half_size(pets, mo
     monkeypatch.setattr(training, "GPUS", ("cpu",))
     tried, _ = train(pets, "runs/t/tried", **settings)
     assert (tried.folder / "model.safetensors").read_bytes() == (plain.folder / "model.safetensors").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "_one_step_at_full_size", None)
+        train(pets, "runs/t/never at full size", **settings | {"half_size_share": 0.9})
     build = build_model("unet", **UNetParameters.checked(SMALL).model_settings())
     forward = type(build).forward
 
@@ -664,6 +668,15 @@ def test_a_gpu_tries_a_step_at_full_size_before_the_epochs_at_half_size(pets, mo
     with pytest.raises(training.TrainingError, match=r"does not hold a step of epoch 2: .* image_size \(64 now\)$"):
         train(pets, "runs/t/small", **settings)
     assert not (runs.workspace() / "runs/t/small/history.csv").exists()
+
+
+def test_the_step_that_a_gpu_tries_is_no_larger_than_the_steps_of_the_training(pets, monkeypatch):
+    """Of fewer photographs than a batch holds."""
+    tried, step = [], training._one_step_at_full_size
+    monkeypatch.setattr(training, "GPUS", ("cpu",))
+    monkeypatch.setattr(training, "_one_step_at_full_size", lambda *given: tried.append(given[3:]) or step(*given))
+    train(pets, "runs/t/few", half_size_share=0.5, image_size=64, batch_size=500)
+    assert tried == [(18, 64)]
 
 
 def test_recordings_at_half_size_are_let_go_of_before_the_steps_at_full_size(pets, monkeypatch):

@@ -29,8 +29,11 @@ runs:
 """
 
 
+OF_THE_CALLER = ("PROFILE", "SWEEP", "DATA", "SET", "FORCE", "THREADS", "CUDA_VISIBLE_DEVICES")
+
+
 def snakemake(workspace: Path, *options: str, **environment: str) -> subprocess.CompletedProcess:
-    given = {name: value for name, value in os.environ.items() if name not in ("PROFILE", "DATA", "SET", "FORCE")}
+    given = {name: value for name, value in os.environ.items() if name not in OF_THE_CALLER}
     given |= {"PETSEG_WORKSPACE": str(workspace)} | environment
     command = [*SNAKEMAKE, "--cores", "2", *options]
     return subprocess.run(command, check=False, env=given, capture_output=True, text=True, cwd=workspace, timeout=300)

@@ -21,7 +21,7 @@ from petseg_lib.data.augment import build_augmentation, cutmix, reseed
 from petseg_lib.data.cache import Cache
 from petseg_lib.data.masks import target_and_scored
 from petseg_lib.devices import memory_format
-from petseg_lib.gpus import usable_cores
+from petseg_lib.gpus import RUNS_AT_ONCE, usable_cores
 
 MOST_WORKERS = 8
 SHARED_MEMORY = Path("/dev/shm")  # through which Linux' worker processes hand over batches; small in many containers
@@ -93,12 +93,8 @@ def worker_count(parameters: TrainingParameters, batch_size: int) -> int:
         return 0
     batch_bytes = batch_size * parameters.image_size**2 * (3 * 4 + 4 + 1)  # a Batch's image, target and scored
     room = shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.is_dir() else 0
-    cores = usable_cores()
-    # Of several runs side by side, one a GPU, Snakemake gives each its share of the cores in this variable; that it is 1 says
-    # nothing, since many clusters set it so for everybody.
-    threads = torch.get_num_threads() if "OMP_NUM_THREADS" in os.environ else 1
-    share = min(cores, threads) if threads > 1 else cores
-    return min(MOST_WORKERS, share, room * share // cores // (BATCHES_A_WORKER * batch_bytes))
+    at_once = int(os.environ.get(RUNS_AT_ONCE, "1"))  # each with a GPU of its own
+    return min(MOST_WORKERS, max(1, usable_cores() // at_once), room // at_once // (BATCHES_A_WORKER * batch_bytes))
 
 
 def _computes_on_cuda(parameters: TrainingParameters) -> bool:
