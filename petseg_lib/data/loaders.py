@@ -77,7 +77,7 @@ def build_loader(
         worker_init_fn=_start_worker,
         # A generator of its own: otherwise each epoch draws from the global one, which dropout uses.
         generator=torch.Generator().manual_seed(parameters.seed),
-        pin_memory=_computes_on_cuda(parameters),  # which makes a context on the GPU
+        pin_memory=_computes_on_cuda(parameters),  # it opens the GPU, which a run on the CPU has no need of
     )
 
 
