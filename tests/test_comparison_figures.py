@@ -73,6 +73,7 @@ def test_dice_by_stratum_draws_every_mean_with_its_interval_and_its_range(runs):
     rows = [(*each, 9, run, 0.5 + 0.01 * i, 0.4, 0.7) for each in strata for i, run in enumerate(runs)]
     table = pd.DataFrame(rows, columns=["factor", "stratum", "from", "to", "images", "run", "mean", "low", "high"])
     figure = figures.dice_by_stratum(table)
+    assert [axes.get_title() for axes in figure.axes] == ["species", "size of the pet (share of the photograph)"]
     assert [len(axes.get_xticks()) for axes in figure.axes] == [1, 2]
     assert [label.get_text() for label in figure.axes[1].get_xticklabels()] == [
         "small\n5% to 20%\n9 images",

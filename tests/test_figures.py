@@ -635,11 +635,15 @@ def test_captions_are_collected_in_order_and_replaced(tmp_path):
     assert sorted(path.name for path in folder.iterdir()) == ["README.md", "apple.png", "apple.svg", "results.csv", "zebra.png"]
 
 
-def test_a_png_has_the_resolution_of_print(tmp_path):
-    (path,) = figures.save_figure(figures.training_curves(make_history(2)), tmp_path, "curves", "C.", ("png",))
+@pytest.mark.parametrize(
+    ("draw", "dpi"),
+    [(lambda: figures.training_curves(make_history(2)), 150), (lambda: figures.border_policies(*make_pair()), 100)],
+)
+def test_a_png_of_a_chart_has_the_resolution_of_print_and_one_of_photographs_less(tmp_path, draw, dpi):
+    (path,) = figures.save_figure(draw(), tmp_path, "figure", "F.", ("png",))
     with Image.open(path) as image:
-        assert image.info["dpi"][0] >= 149
-        assert image.width == 9 * 150
+        assert image.info["dpi"][0] == pytest.approx(dpi, abs=0.1)
+        assert image.width == 9 * dpi
 
 
 @pytest.mark.parametrize(("name", "formats", "message"), [

@@ -20,7 +20,7 @@ from petseg_lib.config import UNetParameters
 from petseg_lib.data.masks import BORDER_POLICIES
 from petseg_lib.profiles import REPOSITORY
 from petseg_lib.report import find_browser, missing_runs, print_pdf, write_report, write_tables
-from petseg_lib.report.chapters import read_chapters
+from petseg_lib.report.chapters import _parts, read_chapters
 from petseg_lib.report.pdf import NAMES, WINDOWS_FOLDERS, PdfError
 from petseg_lib.report.provenance import facts, moment, settings
 from petseg_lib.report.tables import SUMMARY, Table, as_text, conventions, latex, markdown, measured_runs, summary, tables_of
@@ -376,6 +376,18 @@ def test_markdown_is_a_table_whatever_stands_in_the_cells():
     assert rows[1].startswith("|:") and rows[1].endswith(":|")
     assert r"x\|y {z}" in rows[3]
     assert all(row.replace(r"\|", "").count("|") == 3 for row in rows)
+
+
+def test_a_bar_in_a_columns_name_is_no_border():
+    text = markdown(Table("t", "Caption.", "runs/x", as_text(pd.DataFrame({"a|b": [1]}))), "petseg report runs/x")
+    assert next(line for line in text.splitlines() if line.startswith("|")).split() == ["|", r"a\|b", "|"]
+
+
+@pytest.mark.parametrize("fence", ["```", "~~~"])
+def test_a_heading_within_a_block_of_code_is_none(fence):
+    other = "~~~" if fence == "```" else "```"
+    code = f"{fence}sh\n# a comment\n{other}\n## another\n{fence}"
+    assert _parts(f"Before.\n{code}\n## Heading\nAfter.") == [f"Before.\n{code}", "## Heading", "After."]
 
 
 @pytest.mark.parametrize(

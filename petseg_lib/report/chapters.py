@@ -101,10 +101,12 @@ def _chapter(
 
 def _parts(markdown: str) -> list[str]:
     """The text cut before and after each first- and second-level heading that stands outside a block of code."""
-    parts, fenced = [""], False
+    parts, fence = [""], None
     for line in markdown.splitlines():
-        fenced ^= line.lstrip().startswith(("```", "~~~"))
-        if not fenced and (_HEADING.fullmatch(line) or _TITLE.fullmatch(line)):
+        mark = line.lstrip()[:3]
+        if mark in ("```", "~~~") and fence in (mark, None):
+            fence = None if fence else mark
+        if not fence and (_HEADING.fullmatch(line) or _TITLE.fullmatch(line)):
             parts += [line, ""]
         else:
             parts[-1] += f"{line}\n"
