@@ -8,7 +8,7 @@ import pandas as pd
 from scipy.stats import t as student
 
 from petseg_lib.comparison import ROUNDING, Interval, mean_interval, percent, same_images
-from petseg_lib.config import NOTEBOOKS, BorderPolicy, ParameterError, shown
+from petseg_lib.config import NOTEBOOKS, BorderPolicy, shown
 from petseg_lib.evaluation import dice_per_image
 from petseg_lib.profiles import Profile
 from petseg_lib.runs import OF_NO_RESULT, Run, RunError, is_finished
@@ -111,17 +111,15 @@ def interval_over_seeds(differences: np.ndarray, confidence: float = 0.95, sampl
 def runs_by_variant(sweep: Profile) -> dict[str, dict[int, Run]]:
     """A sweep's runs: variant -> seed -> run.
 
+    Args:
+        sweep: as `sweeps.load_sweep` gives one that is asked.
+
     Raises:
-        ParameterError: the sweep has no variants, or its grid is not `seed` alone.
         RunError: a run stands under other parameters than the sweep's, or runs differ in what the sweep leaves open.
     """
     runs: dict[str, dict[int, Run]] = {}
     first: dict[tuple[str, str], tuple[Run, Any]] = {}
     for name, point in sweep.points.items():
-        if set(point) != {"variant", "seed"}:
-            raise ParameterError(
-                f"{sweep.name} cannot be asked: its runs differ in {', '.join(point)}, but it must have variants and a grid of `seed` alone"
-            )
         run, (notebook, settings) = Run(folder_of(sweep, name)), sweep.runs[name]
         is_finished(run, as_stated(run, notebook, settings))
         for parameter, value in left_open(run, notebook, settings).items():

@@ -2,7 +2,7 @@
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -35,6 +35,11 @@ class Cutout(NamedTuple):
     photograph: np.ndarray
     probability: np.ndarray
 
+    @property
+    def unsure(self) -> np.ndarray:
+        """(H, W) bool: where the network has not made up its mind."""
+        return (self.probability > UNSURE[0]) & (self.probability < UNSURE[1])
+
 
 def names_of(paths: Sequence[Path]) -> list[str]:
     """A name for each file, the same for the same files: that without its suffix, or with it where another file has the same.
@@ -58,19 +63,24 @@ def cut_out(photograph: np.ndarray, probability: np.ndarray, threshold: float = 
 
 
 def cutouts(
-    model: nn.Module, description: dict[str, Any], paths: Sequence[Path], fabric: Fabric, left_out: dict[str, str] | None = None
+    model: nn.Module,
+    description: dict[str, Any],
+    photographs: Mapping[str, Path],
+    fabric: Fabric,
+    left_out: dict[str, str] | None = None,
 ) -> Iterator[Cutout]:
     """Each photograph in turn, one in memory at a time.
 
     Args:
         description: `checkpoints.describe_model` of the model.
+        photographs: by the names of `names_of` all of them, of which these may be a few.
         left_out: gets the name and the reason of each photograph that cannot be used; None = raise.
 
     Raises:
         DatasetError: a photograph cannot be used.
     """
     model = for_inference(model, fabric)
-    for path, name in zip(paths, names_of(paths), strict=True):
+    for name, path in photographs.items():
         try:
             photograph = read_upright(path)
         except DatasetError as error:
@@ -105,11 +115,10 @@ def cut_out_all(
     for name in FOLDERS:
         (folder / name).mkdir(parents=True, exist_ok=True)
     try:
-        for name, photograph, probability in cutouts(
-            model, description, paths, fabric, None if bad_samples == "stop" else left_out
-        ):
-            cut = cut_out(photograph, probability, threshold)
-            files = [folder / kind / f"{name}.png" for kind in FOLDERS]
+        photographs = dict(zip(names_of(paths), paths, strict=True))
+        for each in cutouts(model, description, photographs, fabric, None if bad_samples == "stop" else left_out):
+            cut = cut_out(each.photograph, each.probability, threshold)
+            files = [folder / kind / f"{each.name}.png" for kind in FOLDERS]
             try:
                 for file, picture in zip(files, (cut[..., 3], cut), strict=True):
                     Image.fromarray(picture).save(file)
@@ -117,8 +126,8 @@ def cut_out_all(
                 for file in files:
                     file.unlink(missing_ok=True)
                 raise
-            unsure = ((probability > UNSURE[0]) & (probability < UNSURE[1])).mean()
-            rows.append((name, photograph.shape[1], photograph.shape[0], (cut[..., 3] > 0).mean(), unsure))
+            height, width = each.probability.shape
+            rows.append((each.name, width, height, (cut[..., 3] > 0).mean(), each.unsure.mean()))
     finally:  # an interrupted call's table says which files are its own
         table = pd.DataFrame(rows, columns=COLUMNS)
         write_table(folder / TABLE, table)

@@ -11,6 +11,7 @@ from lightning_fabric.plugins.environments import LightningEnvironment
 from petseg_lib.config import ReadableError
 
 TRIM_THRESHOLD, MMAP_MAX, ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
+FULL = ("out of memory", "DefaultCPUAllocator")  # in what PyTorch says of a memory that is full
 
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # in notebooks its word on the precision looked like an error
 
@@ -54,8 +55,8 @@ def best_precision(device: torch.device) -> str:
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether a device's memory was full: Apple's GPUs raise no OutOfMemoryError."""
-    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error)
+    """Whether a device's memory was full: Apple's GPUs and CPUs raise no OutOfMemoryError."""
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in FULL)
 
 
 def memory_format(device: torch.device) -> torch.memory_format:

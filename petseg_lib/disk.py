@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -15,6 +16,7 @@ from petseg_lib.config import ReadableError, shown, workspace
 
 WINDOWS = os.name == "nt"
 SECONDS_TO_LET_GO = 2
+SECONDS_AT_WORK = 24 * 3600
 NO_ROOM = {getattr(errno, name) for name in ("ENOSPC", "EFBIG", "EDQUOT") if hasattr(errno, name)}
 CANNOT_FLUSH = (errno.EINVAL, errno.ENOTSUP)  # what some network, virtual and FUSE file systems answer of a folder
 
@@ -35,6 +37,17 @@ def expanded(path: str | Path) -> Path:
         return Path(path).expanduser()
     except RuntimeError:
         raise ReadableError(f"{path} cannot be found: there is no such user") from None
+
+
+def remove_left(folder: Path, pattern: str) -> None:
+    """Remove the half-made folders that processes which were killed have left.
+
+    Only after a day: the lock of some network file systems holds on one machine alone, and another one may be at work.
+    """
+    for left in folder.glob(pattern):
+        with suppress(FileNotFoundError):  # the other one has just finished
+            if left.stat().st_mtime < time.time() - SECONDS_AT_WORK:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 class DiskError(ReadableError):

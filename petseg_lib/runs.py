@@ -212,13 +212,7 @@ def is_finished(run: Run, parameters: Parameters) -> bool:
     Raises:
         RunError: it was begun or finished under other parameters, or it is of another notebook.
     """
-    if not run.begun:
-        return False
-    check_notebook(run, parameters)
-    if not isinstance(parameters, TrainingParameters) or parameters.force:
-        return False
-    check_parameters(run, parameters)
-    return run.complete
+    return _stands(run, parameters) and run.complete
 
 
 def check_notebook(run: Run, parameters: Parameters) -> None:

@@ -20,6 +20,31 @@ from petseg_lib.runs import Run, RunError, is_finished
 STATES = ("done", "failed", "not finished", "of other parameters")
 
 
+def load_sweep(file: str | Path, overrides: dict[str, str] | None = None, asked: bool = False) -> Profile:
+    """Read and check a sweep, as `load_profile`.
+
+    Args:
+        file: a path, or a name in `profiles/sweeps/`.
+        asked: it shall answer questions, as notebook 06 has it do.
+
+    Raises:
+        ParameterError: it cannot be read, it is a profile, or it is `asked` and cannot answer.
+    """
+    path = find_sweep(file)
+    sweep = load_profile(path, overrides)
+    if not sweep.points:
+        raise ParameterError(f"{path} is a profile and no sweep: it has neither `variants` nor a `grid`")
+    if asked and not sweep.questions:
+        raise ParameterError(f"{sweep.name} cannot be asked: it has no `questions`")
+    varied = {name for point in sweep.points.values() for name in point}
+    if asked and varied != {"variant", "seed"}:
+        raise ParameterError(
+            f"{sweep.name} cannot be asked: its runs differ in {', '.join(sorted(varied))}, "
+            "but it must have variants and a grid of `seed` alone"
+        )
+    return sweep
+
+
 def is_changed(run: Run, parameters: TrainingParameters) -> bool:
     """Whether a training run stands, finished or begun, under other parameters."""
     try:
@@ -47,7 +72,7 @@ def train_missing(sweep: Profile, file: Path, settings: dict[str, str]) -> None:
     """Train the runs of a sweep that do not stand, one after the other.
 
     Args:
-        sweep: as `load_profile` read it from `file` with `settings`.
+        sweep: as `load_sweep` read it from `file` with `settings`.
 
     Raises:
         RunError: a run stands under other parameters; `petseg sweep` trains such runs again.
@@ -204,8 +229,7 @@ def run_sweep(file: str, threads: int = 0, dry_run: bool = False, snakemake: Seq
         dry_run: only say the plan.
         snakemake: further options of Snakemake.
     """
-    path = find_sweep(file)
-    sweep = load_profile(path, settings_from_environment())
+    path, sweep = find_sweep(file), load_sweep(file, settings_from_environment())
     gpus = visible_gpus()
     count = len(gpus) or int(computes_on_gpu())  # Apple's has no id
     cores = usable_cores()

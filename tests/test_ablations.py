@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from petseg_lib import ablations, comparison, figures
+from petseg_lib import ablations, comparison, figures, sweeps
 from petseg_lib.comparison import Interval, mean_interval
 from petseg_lib.config import NOTEBOOKS, ParameterError
 from petseg_lib.figures.style import BLUE
@@ -154,8 +154,9 @@ def test_a_grid_of_more_than_seeds_is_no_set_of_questions(tmp_path, monkeypatch)
     monkeypatch.setenv("PETSEG_WORKSPACE", str(tmp_path))
     path = tmp_path / "grid.yaml"
     path.write_text(SWEEP.replace("[3, 4, 5]", "[3], width: [4, 8]"))
-    with pytest.raises(ParameterError, match="its runs differ in variant, seed, width, but it must have"):
-        ablations.runs_by_variant(load_profile(path))
+    with pytest.raises(ParameterError, match="its runs differ in seed, variant, width, but it must have"):
+        sweeps.load_sweep(path, asked=True)
+    assert len(sweeps.load_sweep(path).runs) == 4
 
 
 @pytest.mark.parametrize("name", ["demo", "ablations"])

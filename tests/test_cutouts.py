@@ -37,6 +37,7 @@ def folder(tmp_path) -> Path:
         Image.fromarray(draws.integers(0, 256, (*size, 3), dtype=np.uint8)).save(place / name)
     Image.new("RGBA", (35, 45), (200, 30, 30, 90)).save(place / "clear.webp")
     (place / "notes.txt").write_text("no photograph")
+    (place / "holiday.jpg").mkdir()
     return place
 
 
@@ -110,6 +111,12 @@ def test_masks_and_cutouts_are_what_the_network_says(model, folder, tmp_path, fa
         cutouts.cut_out_all(model, DESCRIPTION, paths, tmp_path / "other", fabric, t)[0]["share"].sum() for t in (0.01, 0.99)
     ]
     assert shares == [4.0, 0.0]  # an untrained network is sure of nothing
+
+
+def test_a_few_of_the_photographs_keep_the_names_that_they_have_among_all(model, folder, fabric):
+    (made,) = cutouts.cutouts(model, DESCRIPTION, {"rex.png": folder / "rex.png"}, fabric)
+    assert made.name == "rex.png" and np.array_equal(made.photograph, read_upright(folder / "rex.png"))
+    assert np.array_equal(made.unsure, (made.probability > 0.1) & (made.probability < 0.9))
 
 
 def test_pet_is_what_lies_above_the_threshold_and_not_on_it():

@@ -93,6 +93,13 @@ def test_weights_relative_to_the_workspace(weights_file, reference, tmp_path, mo
     assert torch.equal(model.encoder.conv1.weight, reference.conv1.weight)
 
 
+def test_weights_below_ones_home_folder(weights_file, reference, monkeypatch):
+    monkeypatch.setenv("HOME", str(weights_file.parent))
+    monkeypatch.setenv("USERPROFILE", str(weights_file.parent))
+    model = build_model("resnet34_unet", encoder_weights=f"~/{weights_file.name}")
+    assert torch.equal(model.encoder.conv1.weight, reference.conv1.weight)
+
+
 def test_weights_beside_the_caller_come_before_those_of_the_workspace(temporary_workspace, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "weights.pth").write_bytes(bytes_of([1, 2]))

@@ -12,6 +12,7 @@ import pytest
 from IPython.core.formatters import DisplayFormatter
 from matplotlib.figure import Figure
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from petseg_lib import figures
 from petseg_lib.data.masks import BORDER_POLICIES, target_and_scored
@@ -616,6 +617,16 @@ def test_a_readme_of_ones_own_is_left_alone(tmp_path):
     (tmp_path / "README.md").write_text("# My site\n")
     figures.save_figure(figures.training_curves(make_history(2)), tmp_path, "curves", "C.", ("png",))
     assert (tmp_path / "README.md").read_text() == "# My site\n" and (tmp_path / "curves.png").is_file()
+
+
+def test_pictures_of_ones_own_beside_the_figures_have_their_words_on_one_line_and_damaged_ones_none(tmp_path):
+    text = PngInfo()
+    text.add_itxt("Description", "my picture\r\nof rex")
+    Image.new("L", (2, 2)).save(tmp_path / "mine.png", pnginfo=text)
+    (tmp_path / "torn.png").write_bytes(b"")
+    figures.save_figure(figures.training_curves(make_history(2)), tmp_path, "curves", "C.", ("png",))
+    readme = (tmp_path / "README.md").read_text()
+    assert "## curves" in readme and "my picture of rex" in readme and "torn" not in readme
 
 
 def test_captions_are_collected_in_order_and_replaced(tmp_path):

@@ -78,6 +78,14 @@ def test_the_split_is_a_function_of_the_seed(mine):
     assert lists[0] == lists[1] and len(set(lists)) > 1
 
 
+def test_a_mask_that_is_seen_through_marks_where_it_is_most_opaque(mine):
+    layer = np.zeros((*SHAPE, 4), np.uint8)
+    layer[PET] = (255, 0, 0, 102)  # 40%, as annotation tools draw over the photograph
+    draw(mine / "masks" / "rex.png", layer)
+    from_masks(mine / "photographs", mine / "masks", mine / "out")
+    assert np.array_equal(read_trimap(mine / "out" / "annotations" / "trimaps" / "rex.png") == 1, PET)
+
+
 @pytest.mark.parametrize("stored", [False, True])
 def test_a_telephones_photograph_is_turned_and_so_is_a_mask_drawn_on_what_is_stored(mine, stored):
     upright, exif = Image.fromarray(photograph(9)), Image.Exif()
@@ -126,6 +134,10 @@ def draw(path: Path, values: np.ndarray) -> None:
     ("change", "given", "kind", "sentence"),
     [
         (lambda mine: draw(mine / "masks/rex.png", np.zeros(SHAPE, np.uint8)), {}, DatasetError, r"rex\.png is black all over"),
+        (
+            lambda mine: draw(mine / "masks/rex.png", np.zeros((*SHAPE, 4), np.uint8)), {}, DatasetError,
+            r"rex\.png is transparent all over: it marks no pet",
+        ),
         (
             lambda mine: draw(mine / "masks/rex.png", np.ones((30, 21), np.uint8)), {}, DatasetError,
             r"the mask .*rex\.png is 21 x 30 px, but its photograph is 20 x 30",

@@ -509,12 +509,20 @@ def test_a_real_browser_prints_pages_of_a4(runs):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs make")
-@pytest.mark.parametrize("profile", ["sample", "profiles/sample.yaml"])
-def test_make_report_names_the_profiles_runs(profile):
+@pytest.mark.parametrize(
+    ("profile", "folder"),
+    [
+        ("sample", "sample"),
+        ("profiles/sample.yaml", "sample"),
+        ("sweeps/demo", "sweeps/demo"),
+        ("profiles/sweeps/demo.yaml", "sweeps/demo"),
+    ],
+)
+def test_make_report_names_the_profiles_runs(profile, folder):
     outside = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
     command = ["make", "--dry-run", "report", f"PROFILE={profile}"]
     result = subprocess.run(command, cwd=REPOSITORY, env=outside, capture_output=True, text=True, check=True)
-    assert result.stdout.splitlines()[-1] == ".venv/bin/petseg report runs/sample --pdf"
+    assert result.stdout.splitlines()[-1] == f".venv/bin/petseg report runs/{folder} --pdf"
 
 
 @pytest.mark.parametrize(

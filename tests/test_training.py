@@ -624,7 +624,14 @@ def test_a_validation_loss_that_is_not_finite_is_no_best_epoch(pets, monkeypatch
 
 
 @pytest.mark.parametrize(
-    "error", [torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), RuntimeError("MPS backend out of memory")]
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+        RuntimeError("MPS backend out of memory"),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:127] data. DefaultCPUAllocator: can't allocate memory: you tried to allocate"
+        ),
+    ],
 )
 def test_too_little_memory_names_what_to_lower(pets, monkeypatch, error):
     def full(*given):

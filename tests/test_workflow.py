@@ -271,12 +271,16 @@ def test_a_termination_lets_the_job_under_way_finish_and_begins_no_other(workspa
         ({"SET": "data='x"}, "petseg: SET is not a list of NAME=VALUE: No closing quotation"),
         ({"SET": "epochs"}, "petseg: SET is not a list of NAME=VALUE: epochs has no ="),
         ({"PROFILE": "nope"}, "petseg: no file nope and nothing of this name in profiles/"),
+        ({"PROFILE": "", "SWEEP": "profiles/small.yaml"}, "is a profile and no sweep: it has neither `variants` nor a `grid`"),
+        ({"PROFILE": "asking.yaml"}, "petseg: sweeps/unasked cannot be asked: it has no `questions`"),
     ],
 )
 def test_a_wrong_setting_stops_at_once(workspace, settings, sentence):
+    (workspace / "unasked.yaml").write_text("notebook: 03_unet_training\nvariants: {base: }\ngrid: {seed: [0]}\n")
+    (workspace / "asking.yaml").write_text("runs: {ablations: {notebook: 06_ablations, sweep: unasked.yaml}}\n")
     result = snakemake(workspace, *QUIET, **settings)
     assert result.returncode != 0
-    assert result.stderr.startswith(sentence) and result.stderr.count("\n") == 1
+    assert result.stderr.startswith("petseg: ") and sentence in result.stderr and result.stderr.count("\n") == 1
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")

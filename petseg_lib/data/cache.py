@@ -9,26 +9,22 @@ import json
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 from filelock import FileLock
-from tqdm.std import tqdm
 
 from petseg_lib.config import workspace
 from petseg_lib.data.masks import resize_trimap
 from petseg_lib.data.pets import Pet, PetDataset
 from petseg_lib.data.pictures import DatasetError, read_photograph, read_trimap
-from petseg_lib.disk import settle
+from petseg_lib.disk import remove_left, settle
 
 FORMAT_VERSION = 2  # raise it when the same files would give other pixels
-SECONDS_OF_A_BUILD = 24 * 3600  # at the very most
 
 
 @dataclass
@@ -55,9 +51,7 @@ class Cache:
         return _mapped, (self.folder, self.names)
 
 
-def open_cache(
-    dataset: PetDataset, pets: Sequence[Pet], image_size: int, folder: Path | None = None, progress: bool = False
-) -> Cache:
+def open_cache(dataset: PetDataset, pets: Sequence[Pet], image_size: int, folder: Path | None = None) -> Cache:
     """The pets' photographs and trimaps at `image_size`, built at first use and reopened from then on.
 
     Photographs are squeezed into the square by area averaging (linearly where they must grow), trimaps by nearest
@@ -68,7 +62,6 @@ def open_cache(
         pets: which of them, one or more, in the order of the rows.
         image_size: side S of the square, px.
         folder: where caches are kept; `runs/cache` of the workspace by default.
-        progress: show a bar while building.
 
     Raises:
         DatasetError: a file cannot be read, a trimap does not fit its photograph, or the disk is too full.
@@ -79,7 +72,7 @@ def open_cache(
         parent.mkdir(parents=True, exist_ok=True)
         with FileLock(parent / ".lock"):
             if not place.is_dir():  # another process may have built it meanwhile
-                _build_aside(dataset, pets, image_size, place, progress)
+                _build_aside(dataset, pets, image_size, place)
     return _mapped(place, tuple(pet.name for pet in pets))
 
 
@@ -104,22 +97,16 @@ def key(dataset: PetDataset, pets: Sequence[Pet], image_size: int) -> str:
     return f"{image_size}px-{len(pets)}-{made_from.hexdigest()[:16]}"
 
 
-def _build_aside(dataset: PetDataset, pets: Sequence[Pet], size: int, place: Path, progress: bool) -> None:
-    """Build a cache beside its place and rename it; what a process that was killed had left of it goes.
-
-    Only after a day: the lock of some network file systems holds on one machine alone, and another one may be building.
-    """
-    for left in place.parent.glob(".building-*"):
-        with suppress(FileNotFoundError):  # the other one has just finished
-            if left.stat().st_mtime < time.time() - SECONDS_OF_A_BUILD:
-                shutil.rmtree(left, ignore_errors=True)
+def _build_aside(dataset: PetDataset, pets: Sequence[Pet], size: int, place: Path) -> None:
+    """Build a cache beside its place and rename it; what a process that was killed had left of it goes."""
+    remove_left(place.parent, ".building-*")
     needed, free = len(pets) * size * size * 4, shutil.disk_usage(place.parent).free
     if free < needed:
         raise DatasetError(_no_room(place.parent, needed, free))
     # Where building fails, its error must be seen, and not that Windows cannot yet delete the half-made files.
     with tempfile.TemporaryDirectory(prefix=".building-", dir=place.parent, ignore_cleanup_errors=True) as aside:
         finished = Path(aside) / "cache"
-        _build(dataset, pets, size, finished, progress)
+        _build(dataset, pets, size, finished)
         settle(finished, place)
 
 
@@ -140,7 +127,7 @@ def _reserve(array: np.memmap) -> None:
             raise DatasetError(_no_room(path.parent, array.nbytes, shutil.disk_usage(path.parent).free)) from error
 
 
-def _build(dataset: PetDataset, pets: Sequence[Pet], size: int, place: Path, progress: bool) -> None:
+def _build(dataset: PetDataset, pets: Sequence[Pet], size: int, place: Path) -> None:
     place.mkdir()
     shape = (len(pets), size, size)
     images = np.lib.format.open_memmap(place / "images.npy", "w+", np.uint8, (*shape, 3))
@@ -153,9 +140,7 @@ def _build(dataset: PetDataset, pets: Sequence[Pet], size: int, place: Path, pro
 
     # Threads: Pillow and OpenCV let go of the interpreter while they decode and resize.
     with ThreadPoolExecutor() as pool:
-        rows = pool.map(fill, range(len(pets)))
-        for _ in tqdm(rows, total=len(pets), desc=f"cache at {size} px", unit="image", disable=not progress):
-            pass
+        list(pool.map(fill, range(len(pets))))
     images.flush()
     trimaps.flush()
 

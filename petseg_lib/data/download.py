@@ -23,7 +23,7 @@ from tqdm.std import tqdm
 
 from petseg_lib.data.pets import PetDataset, load_pets
 from petseg_lib.data.pictures import DatasetError, some
-from petseg_lib.disk import expanded, settle
+from petseg_lib.disk import expanded, remove_left, settle
 
 
 @dataclass(frozen=True)
@@ -210,6 +210,7 @@ def _verify(archive: Archive, part: Path) -> None:
 
 def _unpack(parts: dict[Archive, Path], folder: Path, pairs: int, progress: bool) -> None:
     """Unpack aside, check, and then rename, so that half a dataset never stands in the folder."""
+    remove_left(folder, ".unpack-*")
     with tempfile.TemporaryDirectory(prefix=".unpack-", dir=folder) as aside:
         for archive, part in parts.items():
             try:

@@ -48,8 +48,9 @@ def from_masks(
 
     Args:
         photographs: folder, read as `pictures.photographs_in` reads it.
-        masks: folder. Pet is what is not transparent, in a picture that has transparent pixels; else what is brighter than
-            half of the mask's brightest value, in any channel (so masks of 0 and 1 and of 0 and 255 both do).
+        masks: folder. Pet is what is more than half as opaque as the mask's most opaque pixel, in a picture that has
+            transparent ones; else what is brighter than half of the mask's brightest value, in any channel (so masks of 0 and
+            1 and of 0 and 255 both do).
         out: made; it must not be there yet.
         test_share: of the photographs, for the split `test`, above 0 and below 1. Of the rest, one in ten validates.
         seed: of the drawing of the split, 0 or more.
@@ -152,12 +153,17 @@ def _pet_of(mask: Image.Image) -> np.ndarray:
     if mask.mode in ("LA", "PA", "RGBA") or "transparency" in mask.info:
         opaque = np.asarray(mask.convert("RGBA"))[..., 3]
         if opaque.min() < 255:
-            return opaque > 127
+            return _marked(opaque, "transparent")
     plain = mask.mode in ("1", "L", "I", "F") or mask.mode.startswith("I;")
     values = np.asarray(mask if plain else mask.convert("RGB"))
     brightest = values.max(axis=2) if values.ndim == 3 else values
     if brightest.max() > 1 and set(np.unique(brightest).tolist()) <= {1, 2, 3}:
         raise DatasetError("has the values of a trimap, 1, 2 and 3: copy such files to annotations/trimaps of a dataset")
-    if not brightest.any():
-        raise DatasetError("is black all over: it marks no pet")
-    return brightest > brightest.max() / 2
+    return _marked(brightest, "black")
+
+
+def _marked(values: np.ndarray, nothing: str) -> np.ndarray:
+    """Which of the mask's values are above half of the largest one."""
+    if not values.any():
+        raise DatasetError(f"is {nothing} all over: it marks no pet")
+    return values > values.max() / 2

@@ -79,7 +79,9 @@ def photographs_in(place: str | Path, limit: int = 0) -> list[Path]:
     path = found(place)
     if path.is_file():
         return [path]
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and not file.name.startswith("."))
+    files = sorted(
+        file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and file.is_file()
+    )
     if not files:
         raise DatasetError(f"{place} has no photograph: files named {', '.join(SUFFIXES)} are looked for")
     chosen = np.linspace(0, len(files) - 1, min(limit or len(files), len(files))).round().astype(int)

@@ -66,7 +66,7 @@ def on_chequers(cutout: Cutout, threshold: float = 0.5) -> np.ndarray:
 
 
 def _show_mask(axes: Axes, cutout: Cutout, threshold: float, aspect: float) -> None:
-    unsure = (cutout.probability > UNSURE[0]) & (cutout.probability < UNSURE[1])
+    unsure = cutout.unsure
     veiled = tinted(tinted(cutout.photograph, unsure, "white", 0.5), unsure & stripes(unsure.shape), UNCERTAIN, 0.85)
     show(axes, veiled, breed_label(cutout.name), aspect)
     outline(axes, cutout.probability > threshold)

@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 from http.client import HTTPException
-from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from petseg_lib.config import ParameterError, workspace
+from petseg_lib.config import ParameterError
+from petseg_lib.disk import from_here
 from petseg_lib.models.blocks import DoubleConv, SegmentationNetwork, UNetDecoder
 from petseg_lib.models.convolutions import Conv1x1, Conv3x3, UpConv2x2
 
@@ -153,7 +153,7 @@ def _fetch_imagenet() -> dict[str, Tensor]:
 
 
 def _read_state_dict(source: str) -> dict[str, Tensor]:
-    path = Path(source) if Path(source).is_file() else workspace() / source
+    path = from_here(source)
     if path.suffix not in (".safetensors", ".pth", ".pt"):
         raise ParameterError(f"encoder_weights is {source!r}, but it must be 'imagenet' or a .safetensors, .pth or .pt file")
     if not path.is_file():
