@@ -1,6 +1,6 @@
 """The recipes tried as a table with intervals, RECIPES.md, and as curves over time, dice_over_time.svg.
 
-`python -m benchmarks.recipes table` writes both from recipes.json.
+`python -m benchmarks.recipe_table` writes both from recipes.json.
 """
 
 from typing import Any
@@ -58,12 +58,13 @@ def rows(split: str) -> list[dict[str, Any]]:
 
 
 def cost(entries: list[dict[str, Any]]) -> str:
-    """Seconds of a core; of a training on a GPU those of the clock, with its name."""
+    """Seconds of a core, and in which arithmetic, where that is known; of a training on a GPU those of the clock, with its name."""
     on_cpu = [each["cpu_seconds"] for each in entries if each.get("device", "cpu") == "cpu"]
     on_gpu = [(each["wall_seconds"], each["device"]) for each in entries if each.get("device", "cpu") != "cpu"]
-    if not on_gpu:
-        return f"{np.median(on_cpu):.0f}"
-    return f"{np.median([seconds for seconds, _ in on_gpu]):.0f} of the clock, {on_gpu[0][1]}"
+    if on_gpu:
+        return f"{np.median([seconds for seconds, _ in on_gpu]):.0f} of the clock, {on_gpu[0][1]}"
+    kinds = sorted({each["arithmetic"] for each in entries if "arithmetic" in each})
+    return "; ".join([f"{np.median(on_cpu):.0f}", *kinds])
 
 
 def gained(differences: list[np.ndarray], over: str = "") -> str:
@@ -93,7 +94,6 @@ def write_table() -> None:
         parts.append("")
     write_atomically(TABLE, ("\n".join(parts)).encode())
     write_figure()
-    print("\n".join(parts))
 
 
 def curves() -> dict[str, pd.DataFrame]:
@@ -112,3 +112,7 @@ def write_figure() -> None:
     figure = dice_over_time({name: curve for name, curve in curves().items() if name in DRAWN})
     figure.axes[0].set_xlabel("CPU time of training, minutes")
     figure.savefig(FIGURE, metadata={"Date": None, "Creator": None})
+
+
+if __name__ == "__main__":
+    write_table()

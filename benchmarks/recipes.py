@@ -1,11 +1,11 @@
 """What a minute of training buys: recipes tried on real photographs, over seeds, each a run without a notebook.
 
     python -m benchmarks.recipes train NAME... --data DIR --split dev --seeds 0 1 2 --jobs 2
-    python -m benchmarks.recipes table
+    python -m benchmarks.recipe_table
 
 `recipes.yaml` holds the recipes by name: a profile's parameters, and what each one changes (`tried`: something that only
-`tried.py` has). `train` adds to
-`recipes.json`, one entry a recipe, seed and split: the Dice of every image, the curve over time, and what it cost.
+`tried.py` has). `train` adds to `recipes.json` one entry a recipe, seed and split: the Dice of every image, the curve over
+time, and what it cost. Of that the second command makes RECIPES.md and dice_over_time.svg.
 Splits to train and measure on:
 
 - `dev`: trains on two thirds of trainval; a quarter of the other third chooses the best epoch, the rest is measured. Recipes
@@ -138,6 +138,7 @@ def train(name: str, seed: int, split: str, data: str) -> dict[str, Any]:
         "cpu_seconds": round(cpu, 1),
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name() if fabric.device.type == "cuda" else fabric.device.type,
+        "arithmetic": f"{torch.backends.cpu.get_cpu_capability()}, {fabric._precision.precision}",
         "curve": [[round(s, 1), round(d, 4)] for s, d in zip(history["seconds"].cumsum(), history["valid_dice"], strict=True)],
         "dice": dice(model),
         "dice_flipped": dice(Flipped(model)),
@@ -219,18 +220,13 @@ def train_all(names: list[str], seeds: list[int], split: str, data: str, jobs: i
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("action", choices=["train", "one", "table"])
+    parser.add_argument("action", choices=["train", "one"])
     parser.add_argument("names", nargs="*")
     parser.add_argument("--data", default="demo")
     parser.add_argument("--split", default="dev")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--jobs", type=int, default=1)
     options = parser.parse_args()
-    if options.action == "table":
-        from benchmarks.recipe_table import write_table
-
-        write_table()
-        return 0
     if options.action == "one":
         print(json.dumps(train(options.names[0], options.seeds[0], options.split, options.data)))
         return 0

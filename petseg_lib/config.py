@@ -223,7 +223,7 @@ class ResNet34UNetParameters(TrainingParameters):
     depth: number(int, ge=2, le=6) = Field(5, description="halvings of the resolution, 2 to 5; variant `report` has 6")
     stem: Literal["7x7", "3x3"] = Field("7x7", description="first convolution: 7x7 (ResNet's), 3x3 (two of them, as in the UNet)")
     stem_stride: number(int, ge=1, le=2) = Field(
-        2, description="stride of the first convolution; 1 keeps full resolution, at 4 times the cost"
+        2, description="stride of the first convolution; 1 keeps full resolution, at 3.5 times the arithmetic"
     )
     encoder_weights: str = Field("", description="`imagenet`, a file with a torchvision resnet34 state dict, or empty")
 

@@ -206,6 +206,7 @@ def test_pooled_statistics_are_the_mean_over_batches_of_passes_that_differ(recip
 def test_a_training_costs_seconds_of_a_core_and_on_a_gpu_those_of_the_clock(recipes, table):
     on_cpu = [{"cpu_seconds": seconds, "wall_seconds": 99.0} for seconds in (60.0, 80.0)]
     assert table.cost([on_cpu[0], on_cpu[1] | {"device": "cpu"}]) == "70"
+    assert table.cost([on_cpu[0], on_cpu[1] | {"device": "cpu", "arithmetic": "AVX2, 32-true"}]) == "70; AVX2, 32-true"
     assert table.cost([on_cpu[0] | {"device": "NVIDIA H200"}]) == "99 of the clock, NVIDIA H200"
 
 

@@ -47,7 +47,7 @@ def build_model(
         variant: of resnet34_unet: `default` (true ResNet34 blocks, a skip from the stem) or `report`.
         encoder_weights: for resnet34_unet of width 64 and stem 7x7: `imagenet`, or a file with torchvision's resnet34 state dict.
         stem: of resnet34_unet (default): `7x7`, ResNet's, or `3x3`, the two convolutions that the UNet begins with.
-        stem_stride: of resnet34_unet (default): 2, or 1 for features twice as fine at four times the cost; any weights fit.
+        stem_stride: of resnet34_unet (default): 2, or 1 for features twice as fine at 3.5 times the arithmetic; any weights fit.
         batch_norm: of unet: BatchNorm after each convolution of three by three; the ResNet always has it.
 
     Returns:
