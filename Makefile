@@ -27,7 +27,7 @@ test: .venv/.test
 	$(MAKE) --jobs 2 --keep-going test-notebooks test-library
 
 test-notebooks: export PETSEG_WORKSPACE = $(CURDIR)/build/test
-test-notebooks: NBVAL = --nbval --nbval-current-env --nbval-cell-timeout=600 --nbval-sanitize-with=tests/nbval_sanitize.cfg
+test-notebooks: NBVAL = --nbval --nbval-current-env --nbval-cell-timeout=600
 test-notebooks: .venv/.test
 	@OMP_NUM_THREADS=1 .venv/bin/pytest $(NBVAL) notebooks > build/test/notebooks.log 2>&1; status=$$?; cat build/test/notebooks.log; exit $$status
 

@@ -18,6 +18,7 @@ from benchmarks.timing import alternate, as_usual, quotient, spread, timed
 from petseg_lib import training
 from petseg_lib.checkpoints import load_model
 from petseg_lib.data.cache import open_cache
+from petseg_lib.devices import open_fabric
 from petseg_lib.evaluation import dice_table, evaluate
 from petseg_lib.inference import for_inference, map_passes
 
@@ -52,7 +53,7 @@ def _row(setting: Setting, network: str) -> Row:
         CACHE: timed(lambda: open_cache(dataset, pets, size, setting.new_folder("cache_alone"))),
     }
     taken = alternate(f"evaluation of {TITLES[network]}", measures, setting.sizes.slow_rounds)
-    exact = Fabric(accelerator=setting.device, devices=1, precision="32-true")
+    exact = open_fabric(setting.device, "32-true")
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # float32 in a GPU's convolutions too
         in_float32 = measured(plain, exact)["value"].to_numpy()
     difference = np.abs(measured(model, fabric)["value"].to_numpy() - in_float32).max()

@@ -52,7 +52,7 @@ def _at(setting: Setting, size: int, images: int) -> Row:
         limits=[COPYING],
         higher_is_better=True,
         conditions=f"{in_rounds(setting.sizes.rounds)} of {len(pets)} photographs, {parameters.batch_size} a batch; "
-        f"affine changes as in the report; workers: {usable_cores()} for torchvision, {worker_count(parameters, parameters.batch_size)} for ours, none for the report's way",
+        f"affine changes as in the report; workers: {usable_cores()} for torchvision, {worker_count(parameters)} for ours, none for the report's way",
     )
 
 

@@ -29,7 +29,7 @@ def ours() -> Callable[[list[Path]], list]:
     from petseg_lib.data.statistics import channel_statistics  # only here: its imports are no part of the rivals
 
     def work(paths: list[Path]) -> list:
-        statistics = channel_statistics(paths, progress=False)
+        statistics = channel_statistics(paths)
         return [statistics.image_mean, statistics.image_std]
 
     return work

@@ -25,7 +25,8 @@ TORCH = "importing torch"
 ALL = "what notebook 03 imports"
 EVERYTHING = (
     "from petseg_lib import checkpoints, config, evaluation, figures, models, runs, training, widgets; "
-    "from petseg_lib.data import cache, check, loaders, pets"
+    "from petseg_lib.data import cache, check, loaders, pets; from petseg_lib.models import shapes; "
+    "from petseg_lib.normalisation import mean_and_std"
 )
 
 
@@ -131,7 +132,7 @@ def _prepare(setting: Setting) -> None:
     (folder / "opening.yaml").write_text(SWEEP, encoding="utf-8")
     dataset = setting.dataset()
     (folder / "mean_std").mkdir()
-    statistics = channel_statistics([dataset.photograph_path(pet) for pet in dataset.split("train")], progress=False)
+    statistics = channel_statistics([dataset.photograph_path(pet) for pet in dataset.split("train")])
     save_statistics(statistics, folder / "mean_std" / "stats.json")
     Run(folder / "mean_std").finish({})
     if "05_comparison" in setting.sizes.notebooks:

@@ -3,12 +3,13 @@
 import time
 from collections.abc import Callable
 
-from benchmarks.repeated import WHOLE, repeat
+from benchmarks.repeated import repeat
 from benchmarks.rows import Row, build_row
 from benchmarks.setting import REPORT_NETWORKS, TITLES, Setting
 from petseg_lib import training
 from petseg_lib.checkpoints import describe_model, load_model
 from petseg_lib.data.cache import open_cache
+from petseg_lib.data.download import PAIRS
 from petseg_lib.data.loaders import build_loader
 from petseg_lib.data.pets import PetDataset, load_pets
 from petseg_lib.data.statistics import REPORT_MEAN, REPORT_STD
@@ -65,7 +66,7 @@ def _whole(setting: Setting) -> PetDataset:
     root = setting.folder / "whole"
     if not root.is_dir():
         making = setting.new_folder("whole.making")
-        repeat(setting.dataset().root, making, len(setting.dataset().pets) if setting.quick else WHOLE)
+        repeat(setting.dataset().root, making, len(setting.dataset().pets) if setting.quick else PAIRS)
         making.rename(root)
     return load_pets(root)
 

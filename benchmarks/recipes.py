@@ -106,7 +106,7 @@ def train(name: str, seed: int, split: str, data: str) -> dict[str, Any]:
     dataset = pets.open_dataset(p.data)
     parts = members(dataset, split)
     run, fabric = open_run(p, notebook), training.start(p)
-    statistics = channel_statistics([dataset.photograph_path(pet) for pet in parts["train"]], progress=False)
+    statistics = channel_statistics([dataset.photograph_path(pet) for pet in parts["train"]])
     mean, std = statistics.pixel_mean, statistics.pixel_std
     if p.normalisation != "dataset":
         mean, std, _ = normalisation.mean_and_std(p, run, dataset)

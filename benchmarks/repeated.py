@@ -11,7 +11,7 @@ import os
 import shutil
 from pathlib import Path
 
-WHOLE = 7349  # lines of the dataset's trainval.txt (3,680) and test.txt (3,669)
+from petseg_lib.data.download import PAIRS
 
 
 def repeat(data: Path, out: Path, count: int) -> None:
@@ -51,7 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--count", type=int, default=WHOLE)
+    parser.add_argument("--count", type=int, default=PAIRS)
     options = parser.parse_args()
     repeat(options.data, options.out, options.count)
 

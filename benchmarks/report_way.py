@@ -26,7 +26,6 @@ from petseg_lib.data.pets import Pet, PetDataset
 from petseg_lib.data.statistics import REPORT_MEAN, REPORT_STD
 
 BACKGROUND = 2
-BATCH_SIZE = 8
 
 
 class ReportPets(Dataset):
@@ -59,7 +58,7 @@ class ReportPets(Dataset):
         return changed["image"], changed["mask"].unsqueeze(0)
 
 
-def report_loader(dataset: PetDataset, pets: Sequence[Pet], size: int, train: bool, batch_size: int = BATCH_SIZE) -> DataLoader:
+def report_loader(dataset: PetDataset, pets: Sequence[Pet], size: int, train: bool, batch_size: int = 8) -> DataLoader:
     return DataLoader(ReportPets(dataset, pets, size, train), batch_size=batch_size, shuffle=train, num_workers=0)
 
 

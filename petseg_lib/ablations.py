@@ -8,7 +8,7 @@ import pandas as pd
 from scipy.stats import t as student
 
 from petseg_lib.comparison import ROUNDING, Interval, mean_interval, percent, same_images
-from petseg_lib.config import NOTEBOOKS, BorderPolicy, shown
+from petseg_lib.config import NOTEBOOKS, shown
 from petseg_lib.evaluation import dice_per_image
 from petseg_lib.profiles import Profile
 from petseg_lib.runs import OF_NO_RESULT, Run, RunError, is_finished
@@ -59,7 +59,7 @@ class Answer:
         seeds, images = self.dice.shape[1:]
         lead = self.difference if self.difference.mean >= 0 else -self.difference
         interval = f"{percent(confidence)} interval {lead.low:+.4f} to {lead.high:+.4f}"
-        grounds = f"({interval}, {seeds} seed{'s' if seeds > 1 else ''}, {images} images)"
+        grounds = f"({interval}, {seeds} seed{'s' if seeds > 1 else ''}, {images} image{'s' if images > 1 else ''})"
         amount = f"{lead.mean:.4f} dice_image"
         if np.array_equal(*self.dice):
             words = f"{self.first} and {self.second} have the same dice_image on each of these images."
@@ -133,15 +133,15 @@ def runs_by_variant(sweep: Profile) -> dict[str, dict[int, Run]]:
     return runs
 
 
-def dice_by_seed(runs: dict[str, dict[int, Run]], border_policy: BorderPolicy = "pet") -> dict[str, np.ndarray]:
-    """dice_image (native) of each variant, (S, N): by seed, in the sweep's order, and image.
+def dice_by_seed(runs: dict[str, dict[int, Run]]) -> dict[str, np.ndarray]:
+    """dice_image (native, border policy pet) of each variant, (S, N): by seed, in the sweep's order, and image.
 
     Raises:
         RunError: a run is not finished, or they were not all measured on the same images.
     """
     tables = {f"{variant}, seed {seed}": run.per_image for variant, seeds in runs.items() for seed, run in seeds.items()}
     same_images(tables)
-    dice = iter([dice_per_image(table, "native", border_policy).to_numpy() for table in tables.values()])
+    dice = iter([dice_per_image(table).to_numpy() for table in tables.values()])
     return {variant: np.stack([next(dice) for _ in seeds]) for variant, seeds in runs.items()}
 
 

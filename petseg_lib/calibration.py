@@ -54,7 +54,6 @@ def count_probabilities(
     cache: Cache,
     description: dict[str, Any],
     fabric: Fabric,
-    batch_size: int = 8,
 ) -> ProbabilityCounts:
     """Probabilities of every scored pixel, once, under the model's own border policy. Arguments as of `evaluation.evaluate`."""
     policy = description["border_policy"]
@@ -62,7 +61,7 @@ def count_probabilities(
     def counted(rows: slice, logits: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
         return [_count(*each, dataset, policy) for each in zip(pets[rows], logits, strict=True)]
 
-    parts = list(chain.from_iterable(map_passes(counted, model, cache, description, fabric, batch_size)))
+    parts = list(chain.from_iterable(map_passes(counted, model, cache, description, fabric)))
     assert len(parts) == len(pets), "every image of the split is counted exactly once"
     pixels, probability = zip(*parts, strict=True)
     return ProbabilityCounts(policy, np.stack(pixels), np.sum(probability, axis=0))

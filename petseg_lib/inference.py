@@ -112,13 +112,13 @@ def images_a_pass(count: int, image_size: int, threads: int) -> int:
     return max(1, -(-count // max(1, passes_a_thread * threads)))
 
 
-def images_per_second(model: nn.Module, image_size: int, fabric: Fabric, seconds: float = 1.0) -> float:
-    """Inference speed, one image at a time: from the median of forward passes, timed for about `seconds`."""
+def images_per_second(model: nn.Module, image_size: int, fabric: Fabric) -> float:
+    """Inference speed, one image at a time: from the median of forward passes, timed for about a second."""
     model = for_inference(model, fabric)
     image = torch.rand(1, 3, image_size, image_size, device=fabric.device).contiguous(memory_format=memory_format(fabric.device))
     times: list[float] = []
     with torch.inference_mode():
-        while sum(times) < seconds:
+        while sum(times) < 1:
             began = time.perf_counter()
             model(image)[..., :1, :1].cpu()  # which waits for a GPU
             times.append(time.perf_counter() - began)

@@ -31,7 +31,7 @@ def mean_and_std(parameters: TrainingParameters, run: Run, dataset: PetDataset) 
             statistics, source = load_statistics(saved.folder / "stats.json"), f"from {shown(saved.folder)}"
         else:
             photographs = [dataset.photograph_path(pet) for pet in dataset.split("train")]
-            statistics = channel_statistics(photographs, progress=False)
+            statistics = channel_statistics(photographs)
             source = f"computed now from the train split (no finished notebook 02 of these photographs at {shown(saved.folder)})"
         if 0 in statistics.pixel_std:
             flat = ("red", "green", "blue")[statistics.pixel_std.index(0)]

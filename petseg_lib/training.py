@@ -86,11 +86,11 @@ def fit(
         RunError: the run was begun with other photographs.
     """
     check_photographs(run, train=train_loader.dataset.cache.names, validate=valid_loader.dataset.cache.names)
+    model = model.to(fabric.device, memory_format=memory_format(fabric.device))
     if run.complete:
         print(f"{shown(run.folder)} is finished: its weights are loaded, nothing is trained (force = True trains again).")
-        _load_best(run, model.to(fabric.device, memory_format=memory_format(fabric.device)))
+        _load_best(run, model)
         return run.history
-    model = model.to(fabric.device, memory_format=memory_format(fabric.device))
     model.zero_grad(set_to_none=True)  # of a step that an interrupt left half done
     optimizer = build_optimizer(model, parameters)
     wrapped, optimizer = fabric.setup(model, optimizer)

@@ -179,7 +179,7 @@ def test_the_draws_do_not_depend_on_workers_or_batches(cache):
     with_two = build_loader(cache, parameters(), MEAN, STD, train=True, workers=2)
     assert draws(with_none, 3) == draws(with_two, 3)
     assert order(with_none, 3) == order(with_two, 3) != order(with_none, 4)
-    assert draws(build_loader(cache, parameters(), MEAN, STD, train=True, batch_size=7), 3) == draws(with_none, 3)
+    assert draws(build_loader(cache, parameters(batch_size=7), MEAN, STD, train=True), 3) == draws(with_none, 3)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -217,20 +217,23 @@ def test_workers_suit_the_device_and_the_memory_that_they_share(monkeypatch):
     free = 2**30
     monkeypatch.setattr(loaders.shutil, "disk_usage", lambda folder: SimpleNamespace(free=free))
     monkeypatch.setattr(loaders.torch.cuda, "is_available", lambda: False)
-    assert loaders.worker_count(parameters(), 8) == 0
-    assert loaders.worker_count(parameters(loader_workers=3), 8) == 3
+    assert loaders.worker_count(parameters(batch_size=8)) == 0
+    assert loaders.worker_count(parameters(loader_workers=3, batch_size=8)) == 3
     monkeypatch.setattr(loaders.torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(loaders, "SHARED_MEMORY", Path())
     monkeypatch.delenv(loaders.RUNS_AT_ONCE, raising=False)
-    assert loaders.worker_count(parameters(), 8) == 6
-    assert loaders.worker_count(parameters(device="cpu"), 8) == 0
+    assert loaders.worker_count(parameters(batch_size=8)) == 6
+    assert loaders.worker_count(parameters(device="cpu", batch_size=8)) == 0
     free = 64 * 2**20  # a container's usual room: not enough for even one worker's batches of 8 images of 512 px
-    assert loaders.worker_count(parameters(image_size=512), 8) == 0
-    assert loaders.worker_count(parameters(image_size=256), 8) == 2
+    assert loaders.worker_count(parameters(image_size=512, batch_size=8)) == 0
+    assert loaders.worker_count(parameters(image_size=256, batch_size=8)) == 2
     monkeypatch.setenv(loaders.RUNS_AT_ONCE, "2")  # the other has the other half of the cores, and of the memory
-    assert (loaders.worker_count(parameters(), 8), loaders.worker_count(parameters(image_size=256), 8)) == (3, 1)
+    assert (loaders.worker_count(parameters(batch_size=8)), loaders.worker_count(parameters(image_size=256, batch_size=8))) == (
+        3,
+        1,
+    )
     monkeypatch.setattr(loaders.sys, "platform", "win32")
-    assert loaders.worker_count(parameters(), 8) == 0
+    assert loaders.worker_count(parameters(batch_size=8)) == 0
 
 
 def test_a_run_on_the_cpu_opens_no_gpu(cache, monkeypatch):
@@ -268,7 +271,7 @@ def test_loading_leaves_the_global_generators_alone(cache):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_measuring_sees_every_image_once_in_order_and_unchanged(cache, workers):
-    loader = build_loader(cache, parameters(), MEAN, STD, train=False, batch_size=3, workers=workers)
+    loader = build_loader(cache, parameters(batch_size=3), MEAN, STD, train=False, workers=workers)
     batches = list(loader)
     assert torch.cat([batch.index for batch in batches]).tolist() == list(range(20))
     assert len(loader) == len(batches) == 7
@@ -306,11 +309,11 @@ def test_normalised_by_their_own_statistics_batches_have_mean_0_and_std_1(cache)
 @pytest.mark.parametrize(("images", "batch_size", "sizes"), [(9, 4, [4, 4]), (10, 4, [4, 4, 2]), (1, 4, [1]), (3, 1, [1] * 3)])
 def test_training_leaves_out_only_a_last_batch_of_one(dataset, images, batch_size, sizes):
     cache = open_cache(dataset, dataset.split("train")[:images], 32)
-    loader = build_loader(cache, parameters(), MEAN, STD, train=True, batch_size=batch_size)
+    loader = build_loader(cache, parameters(batch_size=batch_size), MEAN, STD, train=True)
     assert [len(batch.index) for batch in loader] == sizes and len(loader) == len(sizes)
     rows = [order(loader, epoch) for epoch in range(2)]
     assert all(len(set(found)) == len(found) for found in rows)
-    whole = build_loader(cache, parameters(), MEAN, STD, train=False, batch_size=batch_size)
+    whole = build_loader(cache, parameters(batch_size=batch_size), MEAN, STD, train=False)
     assert order(whole, 0) == list(range(images)), "measuring leaves out nothing"
 
 

@@ -910,12 +910,12 @@ def test_normalisation_is_that_of_these_photographs_and_stays(pets, tmp_path):
 
     def measure(run_dir: str, data: str, split: str) -> ChannelStatistics:
         saved = runs.open_run(MeanStdParameters(run_dir=run_dir, data=data), "02_mean_std")
-        stats = channel_statistics([pets.photograph_path(pet) for pet in pets.split(split)], progress=False)
+        stats = channel_statistics([pets.photograph_path(pet) for pet in pets.split(split)])
         save_statistics(stats, saved.folder / "stats.json")
         saved.finish({})
         return stats
 
-    of_train = channel_statistics([pets.photograph_path(pet) for pet in pets.split("train")], progress=False)
+    of_train = channel_statistics([pets.photograph_path(pet) for pet in pets.split("train")])
     of_test = measure("runs/t/mean_std", "demo", "test")  # other photographs, as the run says
     mean, std, source = own("runs/t/first")
     assert (mean, std) == (of_train.pixel_mean, of_train.pixel_std) and source.startswith("computed now from the train split")
@@ -935,7 +935,7 @@ def test_normalisation_is_that_of_these_photographs_and_stays(pets, tmp_path):
 
 
 def test_a_colour_that_is_everywhere_the_same_is_not_divided_by(pets, monkeypatch):
-    statistics = channel_statistics([pets.photograph_path(pet) for pet in pets.split("train")], progress=False)
+    statistics = channel_statistics([pets.photograph_path(pet) for pet in pets.split("train")])
     flat = dataclasses.replace(statistics, pixel_std=(*statistics.pixel_std[:2], 0.0))
     monkeypatch.setattr(normalisation, "channel_statistics", lambda *arguments, **settings: flat)
     parameters = UNetParameters.checked(SMALL | {"run_dir": "runs/t/no_blue", "data": str(pets.root)})
@@ -996,10 +996,10 @@ def test_a_run_that_goes_on_in_other_arithmetic_says_so(pets, monkeypatch, capsy
 def test_a_loss_is_pooled_over_each_batch_however_many_go_together(pets, monkeypatch, pixels_a_pass):
     """Batches of 3, 3, ... and fewer: Dice in the loss is of a batch, and the mean weighs each by its images."""
     monkeypatch.setattr(training, "PIXELS_A_PASS", pixels_a_pass)
-    parameters = UNetParameters.checked(SMALL | {"loss": "bce_dice"})
+    parameters = UNetParameters.checked(SMALL | {"loss": "bce_dice", "batch_size": 3})
     fabric = training.start(parameters)
     cache = open_cache(pets, pets.split("train")[:8], parameters.image_size)
-    loader = build_loader(cache, parameters, (0.5,) * 3, (0.25,) * 3, train=False, batch_size=3)
+    loader = build_loader(cache, parameters, (0.5,) * 3, (0.25,) * 3, train=False)
     model = build_model(parameters.model, **parameters.model_settings())
     loss_of = build_loss("bce_dice")
     (loss, dice), (batch, logits) = training._measure(model, loader, loss_of, fabric)

@@ -52,7 +52,7 @@ def check_folder(folder: str | Path, progress: bool = False) -> Check:
     except DatasetError as error:
         return Check(dict.fromkeys(SPLITS, 0), (Problem(".", str(error), STOPS),))
     dataset, problems = _read_lists(root)
-    pairs = _read_pairs(dataset, dataset.pets, progress)
+    pairs = _read_pairs(dataset, progress)
     for pair in pairs:
         problems += pair.problems
     problems += _of_another_spelling(
@@ -90,7 +90,7 @@ def usable(dataset: PetDataset, bad_samples: Literal["stop", "skip"]) -> tuple[P
     remembered = workspace() / "runs" / "cache" / f"checked-{key(dataset, dataset.pets, 0)}.json"
     reasons = _remembered(remembered)
     if reasons is None:
-        pairs = _read_pairs(dataset, dataset.pets, progress=False)
+        pairs = _read_pairs(dataset, progress=False)
         reasons = _unusable(dataset.pets, pairs)
         if not any(pair.passing for pair in pairs):
             remembered.parent.mkdir(parents=True, exist_ok=True)
@@ -141,10 +141,10 @@ def _read_lists(root: Path) -> tuple[PetDataset, list[Problem]]:
     return dataset, problems + [Problem("annotations", f"the split {split!r} {needed}", STOPS) for split in empty]
 
 
-def _read_pairs(dataset: PetDataset, pets: Sequence[Pet], progress: bool) -> list[_Pair]:
+def _read_pairs(dataset: PetDataset, progress: bool) -> list[_Pair]:
     with ThreadPoolExecutor() as pool:  # Pillow lets go of the interpreter while it decodes
-        pairs = pool.map(partial(_read_pair, dataset), pets)
-        return list(tqdm(pairs, total=len(pets), desc="checking", unit="pet", disable=not progress))
+        pairs = pool.map(partial(_read_pair, dataset), dataset.pets)
+        return list(tqdm(pairs, total=len(dataset.pets), desc="checking", unit="pet", disable=not progress))
 
 
 def _read_pair(dataset: PetDataset, pet: Pet) -> _Pair:

@@ -50,26 +50,23 @@ def build_loader(
     mean: tuple[float, float, float],
     std: tuple[float, float, float],
     train: bool,
-    batch_size: int | None = None,
     workers: int | None = None,
 ) -> DataLoader:
     """Batches of everything in a cache; call `set_epoch` before each epoch of training.
 
     Args:
         cache: images and trimaps.
-        parameters: border policy, augmentation, seed; batch size and workers where they are not given.
+        parameters: border policy, augmentation, batch size, seed; workers where they are not given.
         mean, std: of the channels, on the 0..1 scale.
         train: True: shuffled and augmented, and a last batch of a single image is left out of the epoch, since
             BatchNorm would see that one alone (unless `batch_size` is 1). False: in order, unchanged, every image exactly once.
-        batch_size: images a batch, 1 or more.
         workers: worker processes, which live as long as a pass over the loader; 0 = none. Where it is not given, training
             has those of `worker_count` and measuring has none.
     """
-    batch_size = parameters.batch_size if batch_size is None else batch_size
-    workers = worker_count(parameters, batch_size) * train if workers is None else workers
+    workers = worker_count(parameters) * train if workers is None else workers
     return DataLoader(
         _BatchDataset(cache, parameters, mean, std, train),
-        sampler=_BatchSampler(len(cache), batch_size, parameters.seed, train),
+        sampler=_BatchSampler(len(cache), parameters.batch_size, parameters.seed, train),
         batch_size=None,  # the sampler gives whole batches, so that an image is normalised with its batch
         num_workers=workers,
         # Python 3.14 begins workers afresh on Linux too, each of which would import everything.
@@ -81,7 +78,7 @@ def build_loader(
     )
 
 
-def worker_count(parameters: TrainingParameters, batch_size: int) -> int:
+def worker_count(parameters: TrainingParameters) -> int:
     """How many worker processes the parameters ask for: `loader_workers`, or what suits the device and the memory they share.
 
     A CPU has no cores to spare for them, and an NVIDIA GPU would wait for batches that are made between its steps. Elsewhere
@@ -91,7 +88,7 @@ def worker_count(parameters: TrainingParameters, batch_size: int) -> int:
         return parameters.loader_workers
     if sys.platform != "linux" or not _computes_on_cuda(parameters):
         return 0
-    batch_bytes = batch_size * parameters.image_size**2 * (3 * 4 + 4 + 1)  # a Batch's image, target and scored
+    batch_bytes = parameters.batch_size * parameters.image_size**2 * (3 * 4 + 4 + 1)  # a Batch's image, target and scored
     room = shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.is_dir() else 0
     at_once = int(os.environ.get(RUNS_AT_ONCE, "1"))  # each with a GPU of its own
     return min(MOST_WORKERS, max(1, usable_cores() // at_once), room // at_once // (BATCHES_A_WORKER * batch_bytes))

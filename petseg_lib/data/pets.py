@@ -1,4 +1,4 @@
-"""The index of a dataset in the Oxford-IIIT layout: which pets there are, in which split, and how to read their files.
+"""The index of a dataset in the Oxford-IIIT layout: which pets there are, in which split, and where their files lie.
 
 Layout and list files: Parkhi, Vedaldi, Zisserman, Jawahar, "Cats and Dogs", CVPR 2012. The list files say what belongs
 to the dataset; folders are never searched, because archives of it hold hidden and unlisted files as well.

@@ -134,7 +134,7 @@ def read_trimap(path: Path) -> np.ndarray:
         return decoded_trimap(opened(file_bytes(path)))
 
 
-# The steps of the two functions above. The errors of these say what is wrong, and leave it to the caller to name the file.
+# The steps of the functions above. The errors of these say what is wrong, and leave it to the caller to name the file.
 
 
 def file_bytes(path: Path) -> bytes:
@@ -224,8 +224,7 @@ def _without_warnings() -> Iterator[None]:
         yield
 
 
-def some(items: Iterable[object], shown: int = 5) -> str:
+def some(items: Iterable[object]) -> str:
     """The first few of many, for an error sentence: `a, b, c, d, e and 7 more`."""
     items = [str(item) for item in items]
-    more = f" and {len(items) - shown} more" if len(items) > shown else ""
-    return ", ".join(items[:shown]) + more
+    return ", ".join(items[:5]) + (f" and {len(items) - 5} more" if len(items) > 5 else "")

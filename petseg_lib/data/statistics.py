@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from tqdm.std import tqdm
 
 from petseg_lib.data.pets import Pet, PetDataset
 from petseg_lib.data.pictures import DatasetError, open_rgb, read_trimap
@@ -45,16 +44,14 @@ class ChannelStatistics:
     image_std: Triple
 
 
-def channel_statistics(paths: Sequence[Path], workers: int | None = None, progress: bool = True) -> ChannelStatistics:
+def channel_statistics(paths: Sequence[Path]) -> ChannelStatistics:
     """Both definitions of mean and standard deviation over photographs at their original sizes.
 
-    The sums are integers, so the result is the same in any order and with any number of workers.
+    The sums are integers, so the result is the same in any order and with any number of threads (Pillow decodes outside the
+    interpreter's lock, and threads were as fast as processes).
 
     Args:
         paths: photographs, one or more.
-        workers: threads (Pillow decodes outside the interpreter's lock, and threads were as fast as processes);
-            None = as many as suit the machine.
-        progress: show a bar.
 
     Raises:
         DatasetError: there is no photograph, or one cannot be read.
@@ -62,9 +59,8 @@ def channel_statistics(paths: Sequence[Path], workers: int | None = None, progre
     if not paths:
         raise DatasetError("mean and standard deviation need one photograph or more, but there are none")
     pixels, totals, squares, means = 0, [0, 0, 0], [0, 0, 0], [0, 0, 0]
-    with ThreadPoolExecutor(workers) as pool:
-        bar = tqdm(pool.map(_sums, paths), "mean and std", len(paths), unit="image", disable=not progress)
-        for count, total, square in bar:
+    with ThreadPoolExecutor() as pool:
+        for count, total, square in pool.map(_sums, paths):
             pixels += count
             for channel in range(3):
                 totals[channel] += total[channel]

@@ -1,4 +1,4 @@
-"""The synthetic pets themselves: coats, poses and bodies. One unit is about the radius of the head; y points down."""
+"""The synthetic pets themselves: poses and bodies. One unit is about the radius of the head; y points down."""
 
 import math
 from collections.abc import Callable
@@ -26,10 +26,10 @@ class Body:
         cells = max(self.painter.height, self.painter.width) / self.frame.scale
         self.markings = self.painter.noise(cells * 0.55), self.painter.noise(cells * 1.6, 1)
 
-    def draw(self, tag: str, *shapes: Shape, flow: float | None = 0.0, blend: float = 0.3, dim: float = 0.0) -> None:
+    def draw(self, tag: str, *shapes: Shape, flow: float | None = 0.0, dim: float = 0.0) -> None:
         """Paint one furry part; `dim` darkens what lies on the far side."""
         self.painter.part(
-            self.frame, shapes, coat_paint(self.coat, tag, self.markings, dim), blend=blend, flow=flow, pet=True,
+            self.frame, shapes, coat_paint(self.coat, tag, self.markings, dim), blend=0.3, flow=flow, pet=True,
             fur=(self.coat.fur * self.frame.scale / 45 + 0.8) * (0.6 if tag == "tail" else 1.0), length=1.6, round_=0.5, occlude=0.3,
         )  # fmt: skip
 
@@ -46,10 +46,10 @@ class Body:
             line = Limb(((x + toe * rx, y + 0.02, 0.018), (x + toe * rx * 1.1, y + 0.14, 0.012)))
             self.painter.part(self.frame, [line], np.multiply(self.coat.second, 0.35), opacity=0.55)
 
-    def tail(self, *points: tuple[float, float], dim: float = 0.0) -> None:
+    def tail(self, *points: tuple[float, float]) -> None:
         thick = self.coat.tail
         flow = math.atan2(points[-1][1] - points[0][1], points[-1][0] - points[0][0])
-        self.draw("tail", curve(points, thick, thick * (0.62 if self.coat.species == "cat" else 0.4), 9), dim=dim, flow=flow)
+        self.draw("tail", curve(points, thick, thick * (0.62 if self.coat.species == "cat" else 0.4), 9), flow=flow)
 
 
 def sitting(body: Body) -> Frame:

@@ -1,4 +1,4 @@
-"""Every picture of the project: each function takes data and returns a matplotlib Figure."""
+"""Every picture of the project: functions that take data and return a matplotlib Figure, and what they show and are saved by."""
 
 from petseg_lib.figures.ablations import ablation_panel, answers, variants
 from petseg_lib.figures.calibration import reliability_diagram, threshold_curves

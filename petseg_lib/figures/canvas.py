@@ -105,8 +105,8 @@ def chart(columns: int = 1, rows: int = 1, width: float = WIDTH, height: float =
     return figure, figure.subplots(rows, columns, **named)
 
 
-def panels(columns: int, rows: int = 1, aspect: float = 1.0, width: float = WIDTH, titles: int = 1, legend: bool = False):
-    """A figure for photographs: equal panels without axes, a fixed place for titles and legend.
+def panels(columns: int, rows: int = 1, aspect: float = 1.0, width: float = WIDTH, titles: int = 1):
+    """A figure for photographs: equal panels without axes, a fixed place for titles, and for `legend_below`.
 
     Positions are computed, not searched for: panels line up exactly, and drawing is fast enough for widgets.
 
@@ -115,12 +115,11 @@ def panels(columns: int, rows: int = 1, aspect: float = 1.0, width: float = WIDT
         aspect: height over width of each panel.
         width: of the figure, inches.
         titles: lines of text to leave room for above each panel.
-        legend: whether to leave room for one below.
 
     Returns:
         the figure and its axes, (rows, columns).
     """
-    margin, gap, title, foot = 0.06, 0.1, 0.1 + 0.15 * titles if titles else 0.06, 0.36 if legend else 0.06
+    margin, gap, title, foot = 0.06, 0.1, 0.1 + 0.15 * titles if titles else 0.06, 0.36
     side = (width - 2 * margin - gap * (columns - 1)) / columns
     height = rows * (side * aspect + title) + gap * (rows - 1) + foot
     figure = Picture(figsize=(width, height))
@@ -169,7 +168,7 @@ def fitted(text: str, inches: float) -> tuple[str, float]:
 
 
 def legend_below(figure: Figure, colours: dict[str, str], **named: Any) -> None:
-    """A legend of coloured squares in the room that `panels(legend=True)` leaves; what is striped in pictures is so here."""
+    """A legend of coloured squares in the room that `panels` leaves; what is striped in pictures is so here."""
     handles = [
         Patch(facecolor="white", edgecolor=colour, hatch="/////", linewidth=0.6, label=label)
         if colour in STRIPED

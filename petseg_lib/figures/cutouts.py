@@ -15,21 +15,20 @@ _LIGHT, _DARK = 250, 216  # greys of the chequered ground that stands for transp
 
 
 @styled
-def cutout_grid(cutouts: Sequence[Cutout], threshold: float = 0.5, columns: int = 4) -> Figure:
+def cutout_grid(cutouts: Sequence[Cutout], threshold: float = 0.5) -> Figure:
     """Each photograph with the outline of its mask and the pixels of which the network is not sure, and what is cut out below.
 
     Args:
         cutouts: one or more.
         threshold: pet where the probability is above it.
-        columns: photographs in a row.
     """
     if not cutouts:
         raise ValueError("there is no picture to show: at least 1 is needed")
-    columns = min(columns, len(cutouts))
+    columns = min(4, len(cutouts))
     rows = -(-len(cutouts) // columns)
     shapes = [each.probability.shape for each in cutouts]
     aspect = float(np.clip(np.median([height / width for height, width in shapes]), 0.6, 1.4))
-    figure, axes = panels(columns, 2 * rows, aspect, {1: 4.5, 2: 7.0}.get(columns, 9.0), legend=True)
+    figure, axes = panels(columns, 2 * rows, aspect, {1: 4.5, 2: 7.0}.get(columns, 9.0))
     for number in range(rows * columns):
         row, column = divmod(number, columns)
         above, below = axes[2 * row, column], axes[2 * row + 1, column]
@@ -48,7 +47,7 @@ def cutout_panel(cutout: Cutout, threshold: float = 0.5) -> Figure:
     """One photograph with the outline of its mask, the probability, and what is cut out."""
     height, width = cutout.probability.shape
     aspect = float(np.clip(height / width, 0.6, 1.2))
-    figure, axes = panels(3, aspect=aspect, legend=True)
+    figure, axes = panels(3, aspect=aspect)
     _show_mask(axes[0, 0], cutout, threshold, aspect)
     show(axes[0, 1], cutout.probability, "probability", aspect, cmap="gray", vmin=0, vmax=1)
     show(axes[0, 2], on_chequers(cutout, threshold), _share(cutout, threshold), aspect)

@@ -50,7 +50,7 @@ def sample_grid(
 @styled
 def border_policies(photograph: np.ndarray, trimap: np.ndarray) -> Figure:
     """What the trimap's border counts as under each of the four policies, side by side."""
-    figure, axes = panels(len(BORDER_POLICIES), aspect=_shape_aspect(photograph.shape), legend=True)
+    figure, axes = panels(len(BORDER_POLICIES), aspect=_shape_aspect(photograph.shape))
     for panel, policy in zip(axes.flat, BORDER_POLICIES, strict=True):
         show_policy(panel, photograph, trimap, policy, POLICY_TITLES[policy])
     legend_below(figure, {"target": PET, "left out of loss and measure": LEFT_OUT})
@@ -58,12 +58,10 @@ def border_policies(photograph: np.ndarray, trimap: np.ndarray) -> Figure:
 
 
 @styled
-def augmentation_grid(
-    original: tuple[np.ndarray, np.ndarray], augmented: Sequence[tuple[np.ndarray, np.ndarray]], columns: int = 5
-) -> Figure:
+def augmentation_grid(original: tuple[np.ndarray, np.ndarray], augmented: Sequence[tuple[np.ndarray, np.ndarray]]) -> Figure:
     """One photograph as it is, then as training sees it: pairs of (photograph, trimap)."""
     pairs = [original, *augmented]
-    figure, axes = _grid(len(pairs), columns, [photograph.shape for photograph, _ in pairs])
+    figure, axes = _grid(len(pairs), 5, [photograph.shape for photograph, _ in pairs])
     for number, (panel, (photograph, trimap)) in enumerate(zip(axes, pairs, strict=True)):
         title = f"augmented {number}" if number else "original"
         show(panel, trimap_overlay(photograph, trimap), title, _panel_aspect(panel))
@@ -79,7 +77,6 @@ def batch_grid(
     mean: Sequence[float],
     std: Sequence[float],
     scored: np.ndarray | None = None,
-    columns: int = 8,
 ) -> Figure:
     """One batch as the network gets it, brought back to colours.
 
@@ -88,7 +85,7 @@ def batch_grid(
         targets: (N, 1, H, W), 0 or 1.
         scored: (N, 1, H, W) bool, False where a pixel is left out; None = all count.
     """
-    figure, axes = _grid(len(images), columns, [images.shape[2:]] * len(images), titles=0)
+    figure, axes = _grid(len(images), 8, [images.shape[2:]] * len(images), titles=0)
     shown = np.asarray(images).transpose(0, 2, 3, 1) * np.asarray(std) + np.asarray(mean)
     photographs = (255 * shown.clip(0, 1)).round().astype(np.uint8)
     targets = np.asarray(targets)[:, 0] > 0
@@ -111,7 +108,7 @@ def browse_panel(
 ) -> Figure:
     """One pet: the photograph, its target under a border policy, and, if given, an augmented (photograph, trimap)."""
     aspect = float(np.clip(_shape_aspect(photograph.shape), 0.6, 1.2))
-    figure, axes = panels(2 + (augmented is not None), aspect=aspect, legend=True)
+    figure, axes = panels(2 + (augmented is not None), aspect=aspect)
     show(axes[0, 0], photograph, breed_label(title), aspect)
     show_policy(axes[0, 1], photograph, trimap, border_policy, POLICY_TITLES[border_policy], aspect)
     if augmented is not None:
@@ -163,7 +160,7 @@ def tinted(photograph: np.ndarray, where: np.ndarray, colour: str, strength: flo
     return np.where(where[..., None], mixed, photograph)
 
 
-def outline(axes: Axes, mask: np.ndarray, colour: str = INK, width: float = 0.9) -> None:
+def outline(axes: Axes, mask: np.ndarray) -> None:
     """A line round a mask; none along the frame, where the mask is cut off.
 
     By OpenCV's border following, which is faster than matplotlib's contours.
@@ -174,7 +171,7 @@ def outline(axes: Axes, mask: np.ndarray, colour: str = INK, width: float = 0.9)
         points = contour[:, 0].astype(float)
         points[((points == 0) | (points == np.array(mask.shape[::-1]) - 1)).any(axis=1)] = np.nan
         pieces += [points, points[:1], pieces[0]]
-    axes.add_line(Line2D(*np.concatenate(pieces).T, color=colour, linewidth=width))
+    axes.add_line(Line2D(*np.concatenate(pieces).T, color=INK, linewidth=0.9))
 
 
 def _grid(count: int, columns: int, shapes: Sequence[tuple[int, ...]], titles: int = 1) -> tuple[Figure, list[Axes]]:
@@ -184,7 +181,7 @@ def _grid(count: int, columns: int, shapes: Sequence[tuple[int, ...]], titles: i
     columns = min(columns, count)
     aspect = float(np.clip(np.median([_shape_aspect(shape) for shape in shapes]), 0.6, 1.4))
     width = {1: 4.5, 2: 7.0}.get(columns, 9.0)
-    figure, axes = panels(columns, -(-count // columns), aspect, width, titles, legend=True)
+    figure, axes = panels(columns, -(-count // columns), aspect, width, titles)
     for spare in axes.flat[count:]:
         spare.remove()
     return figure, list(axes.flat[:count])

@@ -56,7 +56,7 @@ def prediction_panel(
     aspect = _aspect([example])
     # One model: four panels in a row. Several: the truth goes below the photograph, and each model has a row.
     columns, rows = (4, 1) if len(models) == 1 else (3, len(models))
-    figure, axes = panels(columns, rows, aspect, legend=True)
+    figure, axes = panels(columns, rows, aspect)
     show(axes[0, 0], photograph, breed_label(title), aspect)
     show_truth(axes[0, 1] if rows == 1 else axes[1, 0], example, aspect)
     for spare in axes[2:, 0]:
@@ -93,7 +93,7 @@ def prediction_grid(predictions: Sequence[Prediction], titles: Sequence[str], th
         titles: one a prediction, over its photograph.
     """
     aspect = _aspect(predictions)
-    figure, axes = panels(4, len(predictions), aspect, legend=True)
+    figure, axes = panels(4, len(predictions), aspect)
     for row, example, title in zip(axes, predictions, titles, strict=True):
         ((name, shares),) = example.by_model().items()
         show(row[0], example.photograph, breed_label(title), aspect)
@@ -117,7 +117,7 @@ def model_panel(predictions: Sequence[Prediction], titles: Sequence[str], thresh
     columns = 2 + min(len(models), _MODELS_A_LINE)
     lines = -(-len(models) // _MODELS_A_LINE)
     between = _between_name_and_dice(models, columns)
-    figure, axes = panels(columns, lines * len(predictions), aspect, titles=1 + between.count("\n"), legend=True)
+    figure, axes = panels(columns, lines * len(predictions), aspect, titles=1 + between.count("\n"))
     for rows, example, title in zip(axes.reshape(len(predictions), lines, columns), predictions, titles, strict=True):
         show(rows[0, 0], example.photograph, breed_label(title), aspect)
         show_truth(rows[0, 1], example, aspect)
@@ -139,7 +139,7 @@ def failure_gallery(predictions: Sequence[Prediction], titles: Sequence[str], th
     """
     aspect = _aspect(predictions)
     columns = 2 * min(len(predictions), 2)
-    figure, axes = panels(columns, -(-len(predictions) // 2), aspect, legend=True)
+    figure, axes = panels(columns, -(-len(predictions) // 2), aspect)
     pairs = axes.reshape(-1, 2)
     for (left, right), example, title in zip(pairs, predictions, titles, strict=False):
         ((name, _),) = example.by_model().items()

@@ -72,20 +72,20 @@ class Conv3x3(nn.Conv2d):
 
 
 class Conv1x1(nn.Conv2d):
-    """A convolution, 1x1. oneDNN's weights' gradient of one with a stride writes beyond its memory where it has fewer channels
+    """A convolution, 1x1, without bias. oneDNN's weights' gradient of one with a stride writes beyond its memory where it has fewer channels
     than a block, 8 with AVX2 and 16 with AVX-512 (PyTorch 2.14; uxlfoundation/oneDNN issue 6035): on a CPU the pixels that the
     stride passes over are then left out before it.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int = 1, bias: bool = True) -> None:
-        super().__init__(in_channels, out_channels, 1, stride=stride, bias=bias)
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__(in_channels, out_channels, 1, stride=stride, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride))."""
         if x.device.type != "cpu" or self.in_channels >= ONEDNN_BLOCK:
             return super().forward(x)
         stride = self.stride[0]
-        return F.conv2d(x[..., ::stride, ::stride], self.weight, self.bias)
+        return F.conv2d(x[..., ::stride, ::stride], self.weight)
 
 
 class UpConv2x2(nn.ConvTranspose2d):

@@ -27,7 +27,7 @@ class ResidualBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(channels)
         self.downsample = None
         if stride != 1 or in_channels != channels:
-            shortcut = Conv1x1(in_channels, channels, stride, bias=False)
+            shortcut = Conv1x1(in_channels, channels, stride)
             self.downsample = nn.Sequential(shortcut, nn.BatchNorm2d(channels))
         self.relu_before_addition = relu_before_addition
 
