@@ -72,7 +72,7 @@ class Conv3x3(nn.Conv2d):
 
 
 class Conv1x1(nn.Conv2d):
-    """A convolution, 1x1, without bias. oneDNN's weights' gradient of one with a stride writes beyond its memory where it has fewer channels
+    """A convolution, 1x1, made without a bias. oneDNN's weights' gradient of one with a stride writes beyond its memory where it has fewer channels
     than a block, 8 with AVX2 and 16 with AVX-512 (PyTorch 2.14; uxlfoundation/oneDNN issue 6035): on a CPU the pixels that the
     stride passes over are then left out before it.
     """
@@ -85,7 +85,7 @@ class Conv1x1(nn.Conv2d):
         if x.device.type != "cpu" or self.in_channels >= ONEDNN_BLOCK:
             return super().forward(x)
         stride = self.stride[0]
-        return F.conv2d(x[..., ::stride, ::stride], self.weight)
+        return F.conv2d(x[..., ::stride, ::stride], self.weight, self.bias)  # of a BatchNorm folded into it
 
 
 class UpConv2x2(nn.ConvTranspose2d):
