@@ -9,7 +9,7 @@ export PROFILE DATA SET FORCE
 .PHONY: run report sweep test test-notebooks test-library torture lab notebooks bench clean
 
 run: .venv/.installed
-	@.venv/bin/snakemake --snakefile workflow/Snakefile --cores all --keep-going --rerun-incomplete --nolock $(if $(FORCE),--forcerun notebook) --quiet rules progress reason host
+	@.venv/bin/snakemake --snakefile workflow/Snakefile --cores all --keep-going --rerun-incomplete --nolock $(if $(FORCE),--forcerun notebook) --quiet rules reason host
 
 report: .venv/.installed
 	@.venv/bin/petseg report runs/$(if $(filter %sweeps/$(notdir $(PROFILE)),$(PROFILE)),sweeps/)$(basename $(notdir $(PROFILE))) --pdf

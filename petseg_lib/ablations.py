@@ -87,7 +87,7 @@ def interval_over_seeds(differences: np.ndarray, confidence: float = 0.95, sampl
 
     Args:
         differences: (S, N) of Dice, in [-1, 1], by seed and image.
-        confidence: of the interval, 0.5 to 1.
+        confidence: of the interval, above 0.5 to below 1.
         samples: resamples of the bootstrap.
     """
     seeds, images = differences.shape

@@ -193,7 +193,7 @@ def _predict(options: argparse.Namespace) -> int:
     for reason in left_out.values():
         print(f"petseg: left out: {reason}", file=sys.stderr)
     if others := passed_over(options.photographs):
-        print(f"petseg: passed over, since no photographs by their names: {some(others)}", file=sys.stderr)
+        print(f"petseg: passed over: {some(others)}", file=sys.stderr)
     return 1 if left_out else 0
 
 

@@ -16,7 +16,7 @@ from petseg_lib.config import BorderPolicy, shown
 from petseg_lib.data.cache import open_cache
 from petseg_lib.data.masks import target_and_scored
 from petseg_lib.data.pets import PetDataset
-from petseg_lib.evaluation import ConstantModel, dice_per_image, dice_table, evaluate
+from petseg_lib.evaluation import ConstantModel, dice_per_image, dice_table, evaluate, policies_with_target
 from petseg_lib.runs import Run, RunError
 
 TOO_CLOSE = 0.01  # two models closer than this on one seed are not called different
@@ -112,10 +112,11 @@ def same_photographs(tables: dict[str, pd.DataFrame], dataset: PetDataset) -> No
 
 
 def convention_table(tables: dict[str, pd.DataFrame], batch_sizes: dict[str, int]) -> pd.DataFrame:
-    """Every Dice convention of every run: rows convention, resolution, border_policy; a column a run."""
+    """Every Dice convention of every run: rows convention, resolution, border_policy (those with a target); a column a run."""
     keys = ["convention", "resolution", "border_policy"]
     columns = {name: dice_table(table, batch_sizes[name]).set_index(keys)["value"] for name, table in tables.items()}
-    return pd.DataFrame(columns)
+    table = pd.DataFrame(columns)
+    return table[table.index.isin(policies_with_target(next(iter(tables.values()))), level="border_policy")]
 
 
 def dice_by_breed(tables: dict[str, pd.DataFrame], confidence: float = 0.95, samples: int = 2000) -> pd.DataFrame:
@@ -148,6 +149,11 @@ def percent(share: float) -> str:
     return f"{round(100 * share, 6):g}%"
 
 
+def apart(difference: float) -> str:
+    """How far two Dices are apart, 0 or more: `0.0123`."""
+    return f"{difference:.4f}" if difference == 0 or difference >= 0.00005 else "less than 0.0001"
+
+
 def verdict(first: str, second: str, difference: Interval, confidence: float = 0.95) -> str:
     """One sentence: which run is better, and whether the difference is real.
 
@@ -156,13 +162,13 @@ def verdict(first: str, second: str, difference: Interval, confidence: float = 0
     """
     better, worse = (second, first) if difference.mean > 0 else (first, second)
     lead = difference if difference.mean >= 0 else -difference
-    amount = f"{lead.mean:.4f} dice_image"
+    amount = f"{apart(lead.mean)} dice_image"
     if lead.low == lead.high == 0:
         return f"{first} and {second} have the same dice_image on each of these images."
     if lead.low <= 0:
         return (
             f"These images do not tell {first} and {second} apart: {better} is {amount} ahead, but the "
-            f"{percent(confidence)} interval of its lead ({lead.low:+.4f} to {lead.high:+.4f}) includes zero."
+            f"{percent(confidence)} interval of its lead ({lead.low:+z.4f} to {lead.high:+z.4f}) includes zero."
         )
     interval = f"{percent(confidence)} interval {lead.low:.4f} to {lead.high:.4f}"
     sentence = f"{better} is better than {worse} by {amount} ({interval}, paired over images)"

@@ -241,7 +241,7 @@ class ComparisonParameters(Parameters):
     runs: list[str] = Field(["unet", "resnet34_unet"], min_length=1, description="run folders, or their names beside this run")
     train_missing: bool = Field(True, description="train the profile's runs that do not stand yet")
     bootstrap_samples: number(int, ge=100, le=10**6) = Field(2000, description="resamples of each interval, 100 or more")
-    confidence: number(float, gt=0.5, lt=1) = Field(0.95, description="confidence of each interval, 0.5 to 1")
+    confidence: number(float, gt=0.5, lt=1) = Field(0.95, description="confidence of each interval, above 0.5 to below 1")
     failures: number(int, ge=1, le=50) = Field(4, description="photographs in the gallery of failures, 1 to 50")
 
 
@@ -253,7 +253,7 @@ class AblationParameters(Parameters):
     sweep: str = Field("demo", min_length=1, description="sweep with questions: a file, or a name in profiles/sweeps")
     train_missing: bool = Field(True, description="train the sweep's runs that do not stand yet")
     bootstrap_samples: number(int, ge=100, le=10**6) = Field(2000, description="resamples where there is one seed, 100 or more")
-    confidence: number(float, gt=0.5, lt=1) = Field(0.95, description="confidence of each interval, 0.5 to 1")
+    confidence: number(float, gt=0.5, lt=1) = Field(0.95, description="confidence of each interval, above 0.5 to below 1")
 
 
 class PredictionParameters(Parameters):

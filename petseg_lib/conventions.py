@@ -2,8 +2,8 @@
 
 import pandas as pd
 
-from petseg_lib.data.masks import BORDER_POLICIES
-from petseg_lib.evaluation import dice_batch_soft, dice_table
+from petseg_lib.comparison import apart
+from petseg_lib.evaluation import dice_batch_soft, dice_table, policies_with_target
 
 HEADLINE = ("dice_image", "native", "pet")  # convention, resolution, border_policy: what the project quotes first
 
@@ -32,7 +32,7 @@ def _moves(table: pd.DataFrame, batch_size: int) -> pd.Series:
         ("prediction", "thresholded", "soft"): one - model,
         ("pooled over (soft)", "an image", "a batch"): values["dice_batch_soft", "model", "pet"] - one,
     }
-    others = [policy for policy in BORDER_POLICIES if policy != HEADLINE[2]]
+    others = [policy for policy in policies_with_target(table) if policy != HEADLINE[2]]
     moves |= {
         ("border policy", HEADLINE[2], policy): values["dice_image", "native", policy] - values[HEADLINE] for policy in others
     }
@@ -57,7 +57,7 @@ def convention_verdict(conventions: pd.DataFrame, run: str) -> str:
     if conventions.shape[1] == 1:
         return sentence
     runs = conventions.loc[HEADLINE]
-    return f"{sentence} In one convention ({', '.join(HEADLINE)}) best and worst run are {runs.max() - runs.min():.4f} apart."
+    return f"{sentence} In one convention ({', '.join(HEADLINE)}) best and worst run are {apart(runs.max() - runs.min())} apart."
 
 
 def _span(values: pd.Series) -> str:

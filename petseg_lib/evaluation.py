@@ -145,6 +145,11 @@ def headline(table: pd.DataFrame, border_policy: BorderPolicy) -> dict[str, floa
     return {f"{row.convention}_{row.resolution}": row.value for row in rows.itertuples()}
 
 
+def policies_with_target(per_image: pd.DataFrame) -> list[str]:
+    """The border policies under which there is something to find: `edge` is none of them where no trimap has a border."""
+    return [policy for policy in BORDER_POLICIES if per_image[[f"native_{policy}_tp", f"native_{policy}_fn"]].to_numpy().any()]
+
+
 def dice_batch_soft(per_image: pd.DataFrame, batch_size: int, border_policy: BorderPolicy = "pet") -> float:
     """Dice of probabilities, pooled over each batch in the table's order, then the mean over batches: the report's figure."""
     columns = [f"model_{border_policy}_soft_{part}" for part in ("intersection", "prediction", "target")]

@@ -18,13 +18,15 @@ def check_network(name: str, variant: str, depth: int, width: int, encoder_weigh
     smallest, largest, _ = DEPTHS[name, variant]
     free = (name, variant) == ("resnet34_unet", "default")
     of_resnet34 = free and width == 64 and stem == "7x7"
+    depths = f"{smallest} to {largest}" if smallest < largest else f"{smallest}"
     for setting, value, allowed, words in (
-        ("depth", depth, smallest <= depth <= largest, f"{smallest} to {largest} for {name} ({variant})"),
+        ("depth", depth, smallest <= depth <= largest, f"{depths} for {name} ({variant})"),
         (
             "encoder_weights",
             encoder_weights,
             of_resnet34 or not encoder_weights,
-            "empty except for resnet34_unet (default) with width 64 and stem 7x7",
+            "empty except for resnet34_unet (default) with width 64 and stem 7x7: "
+            f"here it is {name} ({variant}) with width {width} and stem {stem}",
         ),
         ("stem", stem, stem in STEMS and (free or stem == "7x7"), "7x7, or 3x3 for resnet34_unet (default)"),
         ("stem_stride", stem_stride, stem_stride in (1, 2) and (free or stem_stride == 2), "2, or 1 for resnet34_unet (default)"),

@@ -68,7 +68,7 @@ class ProfileMissing(ParameterError):
 
 def find_file(name: str | Path, folder: str, suffix: str) -> Path:
     """A notebook or profile: a path, or a name in that folder of the workspace or else of this repository."""
-    places = [Path(name), *(root / folder / f"{name}{suffix}" for root in (workspace(), REPOSITORY))]
+    places = [Path(name), *(root / folder / f"{name}{end}" for root in (workspace(), REPOSITORY) for end in (suffix, ""))]
     for path in places:
         if path.is_file():
             return path.resolve()
@@ -89,7 +89,7 @@ def settings_from_environment() -> dict[str, str]:
     DATA is meant from where the command was called, and made absolute: the jobs run in the workspace.
 
     Raises:
-        ParameterError: SET is not of this form.
+        ParameterError: SET is not of this form, or DATA is no folder.
     """
     try:
         words = shlex.split(os.environ.get("SET", ""))
@@ -101,6 +101,8 @@ def settings_from_environment() -> dict[str, str]:
     settings = dict(word.split("=", 1) for word in words)
     if data := os.environ.get("DATA"):
         settings["data"] = data if data == "demo" else str(expanded(data).resolve())
+        if data != "demo" and not Path(settings["data"]).is_dir():
+            raise ParameterError(f"DATA is {data!r}, but there is no such folder")
     return settings
 
 

@@ -118,6 +118,19 @@ def test_each_move_is_the_difference_that_one_change_makes():
     assert moves["border policy", "pet", "edge"] == pytest.approx(-0.6)
 
 
+def test_a_policy_without_a_target_is_no_convention():
+    table = table_of([0.8, 0.4]).assign(native_edge_tp=0, native_edge_fn=0)
+    assert evaluation.policies_with_target(table) == ["pet", "background", "ignore"]
+    policies = comparison.convention_table({"unet": table}, {"unet": 2}).index.unique("border_policy")
+    assert policies.tolist() == ["pet", "background", "ignore"]
+    assert ("border policy", "pet", "edge") not in conventions.convention_moves({"unet": table}, {"unet": 2}).index
+
+
+@pytest.mark.parametrize(("difference", "words"), [(0.0, "0.0000"), (4e-5, "less than 0.0001"), (0.01234, "0.0123")])
+def test_what_rounds_to_nothing_is_said_to_be_less(difference, words):
+    assert comparison.apart(difference) == words
+
+
 def test_the_sentence_names_both_ends_and_how_far_apart_the_runs_are():
     index = pd.MultiIndex.from_tuples(
         [("dice_image", "native", "pet"), ("dice_dataset", "model", "pet"), ("dice_image", "native", "edge")],

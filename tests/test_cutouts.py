@@ -104,7 +104,7 @@ def test_masks_and_cutouts_are_what_the_network_says(model, folder, tmp_path, fa
         cut = np.asarray(Image.open(tmp_path / "out" / "cutouts" / f"{row.name}.png"))
         assert (row.height, row.width) == probability.shape == mask.shape
         assert np.array_equal(mask, np.where(probability > 0.45, 255, 0)) and np.array_equal(cut[..., 3], mask)
-        assert np.array_equal(cut[..., :3], photograph)
+        assert np.array_equal(cut[..., :3], np.where(mask[..., None], photograph, 0))
         assert row.share == pytest.approx((mask > 0).mean())
         assert row.unsure == pytest.approx(((probability > 0.1) & (probability < 0.9)).mean())
     shares = [
@@ -151,7 +151,7 @@ def test_the_command_cuts_out_a_folder_and_names_what_it_could_not(trained, fold
     said = capsys.readouterr()
     left_out, passed_over = said.err.splitlines()
     assert left_out.startswith("petseg: left out: the photograph ")
-    assert passed_over == "petseg: passed over, since no photographs by their names: notes.txt"
+    assert passed_over == "petseg: passed over: notes.txt (no photograph by its name)"
     assert f"4 photographs: {out}/cutouts, {out}/masks, {out}/cutouts.csv" in said.out and "Tom" in said.out
     assert len(list((out / "masks").iterdir())) == len(list((out / "cutouts").iterdir())) == 4
     assert main(["predict", trained, str(folder / "rex.jpg"), "--out", str(tmp_path / "one")]) == 0

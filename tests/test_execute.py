@@ -213,7 +213,7 @@ def test_an_interrupt_ends_the_kernel_too(workspace):
     ("arguments", "sentence"),
     [
         (["-p", "limit_image", "1"], "unknown parameter 'limit_image': did you mean 'limit_images'?"),
-        (["-p", "limit_images", "many"], "parameter limit_images is 'many', but it must be a valid integer"),
+        (["-p", "limit_images", "many"], "parameter limit_images is 'many', but it must be a whole number ("),
         (["-p", "limit_images", "-1"], "parameter limit_images is '-1', but it must be greater than or equal to 0"),
         (["-p", "run_dir", "x"], "run_dir cannot be set"),
         (["-f", "nope"], "no file nope and nothing of this name in profiles/"),

@@ -3,6 +3,7 @@
 import unicodedata
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -86,6 +87,29 @@ def test_a_mask_that_is_seen_through_marks_where_it_is_most_opaque(mine):
     assert np.array_equal(read_trimap(mine / "out" / "annotations" / "trimaps" / "rex.png") == 1, PET)
 
 
+def test_a_trimap_among_the_masks_stays_one_and_an_inverted_mask_is_named(mine):
+    trimap = np.where(PET, 1, 2).astype(np.uint8)
+    trimap[0] = 3
+    draw(mine / "masks" / "rex.png", trimap)
+    draw(mine / "masks" / "cut.png", np.where(PET, 0, 255).astype(np.uint8))
+    said = from_masks(mine / "photographs", mine / "masks", mine / "out")
+    assert np.array_equal(read_trimap(mine / "out" / "annotations" / "trimaps" / "rex.png"), trimap)
+    assert said.endswith("; pet in all four corners, see whether their masks are inverted: cut.bmp")
+
+
+def test_a_masks_soft_edge_is_no_third_value(mine):
+    soft = cv2.GaussianBlur(np.where(PET, 255, 0).astype(np.uint8), (7, 7), 0)
+    draw(mine / "masks" / "rex.png", soft)
+    from_masks(mine / "photographs", mine / "masks", mine / "out")
+    assert np.array_equal(read_trimap(mine / "out" / "annotations" / "trimaps" / "rex.png") == 1, soft > 127)
+
+
+def test_a_telephones_own_format_is_named(mine):
+    (mine / "photographs" / "phone.HEIC").write_bytes(b"")
+    said = from_masks(mine / "photographs", mine / "masks", mine / "out")
+    assert "phone.HEIC (not read: export it as JPEG)" in said
+
+
 @pytest.mark.parametrize("stored", [False, True])
 def test_a_telephones_photograph_is_turned_and_so_is_a_mask_drawn_on_what_is_stored(mine, stored):
     upright, exif = Image.fromarray(photograph(9)), Image.Exif()
@@ -139,12 +163,24 @@ def draw(path: Path, values: np.ndarray) -> None:
             r"rex\.png is transparent all over: it marks no pet",
         ),
         (
-            lambda mine: draw(mine / "masks/rex.png", np.ones((30, 21), np.uint8)), {}, DatasetError,
+            lambda mine: draw(mine / "masks/rex.png", np.eye(30, 21, dtype=np.uint8)), {}, DatasetError,
             r"the mask .*rex\.png is 21 x 30 px, but its photograph is 20 x 30",
         ),
         (
             lambda mine: draw(mine / "masks/rex.png", np.where(PET, 1, 2).astype(np.uint8)), {}, DatasetError,
-            r"rex\.png has the values of a trimap",
+            r"rex\.png has no other values than 1, 2, which do not say what is pet: make that 255 and the rest 0",
+        ),
+        (
+            lambda mine: draw(mine / "masks/rex.png", np.full(SHAPE, 255, np.uint8)), {}, DatasetError,
+            r"rex\.png marks every pixel: pet must be brighter than the rest",
+        ),
+        (
+            lambda mine: draw(mine / "masks/rex.png", np.where(PET, np.where(np.arange(20) < 6, 1, 2), 0).astype(np.uint8)), {},
+            DatasetError, r"rex\.png has areas of the values 0, 1, 2, but a mask has two: make what is pet 255 and",
+        ),
+        (
+            lambda mine: [(mine / f"masks/{name}.png").write_bytes(b"") for name in ("rex", "red_1")], {}, DatasetError,
+            r"2 of 6 pairs cannot be used: the mask .*red_1\.png .*, the mask .*rex\.png ",
         ),
         (
             lambda mine: (mine / "masks/rex.png").write_bytes((mine / "masks/red_1.png").read_bytes()[:-30]), {}, DatasetError,

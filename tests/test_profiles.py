@@ -141,11 +141,13 @@ def test_a_profile_of_the_workspace_comes_before_the_repositorys(write, tmp_path
     write("runs: {}").rename(own)
     assert find_file("demo", "profiles", ".yaml") == own.resolve()
     assert find_file("best", "profiles", ".yaml") == REPOSITORY / "profiles" / "best.yaml"
+    assert find_file("best.yaml", "profiles", ".yaml") == REPOSITORY / "profiles" / "best.yaml"
 
 
 @pytest.mark.parametrize(("data", "expected"), [("pets", "{here}/pets"), ("demo", "demo"), ("", "other")])
 def test_data_is_meant_from_where_one_stands_and_comes_before_set(tmp_path, monkeypatch, data, expected):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "pets").mkdir()
     monkeypatch.setenv("SET", "data=other loss='bce'")
     monkeypatch.setenv("DATA", data)
     expected = expected.format(here=tmp_path.resolve().as_posix())

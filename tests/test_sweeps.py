@@ -77,6 +77,19 @@ def test_a_sweep_is_a_run_for_each_variant_and_combination(folder):
     assert load_profile(find_sweep("mine")) == sweep
 
 
+def test_a_profile_says_how_many_runs_of_its_sweep_are_done(folder):
+    """They speak into files, and may take hours."""
+    write(folder, SWEEP.replace("learning_rate: [1.0e-3, 1.0e-4]", "seed: [0]").replace("seed: [0, 1], ", ""))
+    write_notebook(folder / "notebooks", "06_ablations")
+    (folder / "profiles" / "asking.yaml").write_text("runs: {ablations: {notebook: 06_ablations, sweep: mine}}")
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "workflow" / "Snakefile"), "--cores", "2"]
+    command += ["--quiet", "rules", "reason", "host"]
+    given = os.environ | {"PROFILE": "asking"}
+    result = subprocess.run(command, check=True, env=given, capture_output=True, text=True, cwd=folder, timeout=300)
+    assert result.stdout.startswith("3 runs of a sweep are to do; what each says stands in its said.txt")
+    assert "3 of 6 steps (50%) done" in result.stderr.splitlines(), "three runs of the sweep, 06, the report, all"
+
+
 def test_a_grid_alone_is_a_sweep(folder):
     sweep = load_profile(write(folder, "notebook: 03_unet_training\ngrid: {width: [4, 8]}"))
     assert list(sweep.runs) == ["width=4", "width=8"]

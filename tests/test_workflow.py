@@ -20,7 +20,7 @@ from petseg_lib.runs import lasting
 pytestmark = pytest.mark.xdist_group("workflow")  # they share what few jobs made
 
 SNAKEMAKE = [sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "workflow" / "Snakefile")]
-QUIET = ["--keep-going", "--rerun-incomplete", "--quiet", "rules", "progress", "reason", "host"]
+QUIET = ["--keep-going", "--rerun-incomplete", "--quiet", "rules", "reason", "host"]
 PROFILE = """
 parameters: {epochs: 1}
 runs:
@@ -270,6 +270,7 @@ def test_a_termination_lets_the_job_under_way_finish_and_begins_no_other(workspa
         ({"SET": "epohcs=1"}, "petseg: the settings: unknown parameter 'epohcs': did you mean 'epochs'?"),
         ({"SET": "data='x"}, "petseg: SET is not a list of NAME=VALUE: No closing quotation"),
         ({"SET": "epochs"}, "petseg: SET is not a list of NAME=VALUE: epochs has no ="),
+        ({"DATA": "nowhere"}, "petseg: DATA is 'nowhere', but there is no such folder"),
         ({"PROFILE": "nope"}, "petseg: no file nope and nothing of this name in profiles/"),
         ({"PROFILE": "", "SWEEP": "profiles/small.yaml"}, "is a profile and no sweep: it has neither `variants` nor a `grid`"),
         ({"PROFILE": "asking.yaml"}, "petseg: sweeps/unasked cannot be asked: it has no `questions`"),

@@ -5,13 +5,13 @@ import tempfile
 import unicodedata
 from collections import Counter
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from petseg_lib.config import ReadableError
-from petseg_lib.data.masks import BACKGROUND, PET
+from petseg_lib.data.masks import BACKGROUND, BORDER, PET
 from petseg_lib.data.pets import SPECIES
 from petseg_lib.data.pictures import (
     UPRIGHT,
@@ -28,6 +28,7 @@ from petseg_lib.data.pictures import (
 )
 from petseg_lib.disk import expanded, replace
 
+SHARE_OF_AN_AREA = 0.01  # of the mask, from which on a third value is no edge
 FEWEST = 4  # of which one is tested on, one validates, and two are trained on
 JPEG = {"quality": 95, "subsampling": 0}
 
@@ -44,13 +45,13 @@ def from_masks(
     """Write a dataset from photographs and from masks of the same names, whatever their endings.
 
     Writes `images/NAME.jpg`, upright (a JPEG that is so already is copied), `annotations/trimaps/NAME.png` (1 pet,
-    2 background; there is no border), and `annotations/trainval.txt` and `test.txt`. Spaces and `#` in names become `_`.
+    2 background; a mask has no border), and `annotations/trainval.txt` and `test.txt`. Spaces and `#` in names become `_`.
 
     Args:
         photographs: folder, read as `pictures.photographs_in` reads it.
         masks: folder. Pet is what is more than half as opaque as the mask's most opaque pixel, in a picture that has
             transparent ones; else what is brighter than half of the mask's brightest value, in any channel (so masks of 0 and
-            1 and of 0 and 255 both do).
+            1 and of 0 and 255 both do). Trimaps of 1, 2 and 3 are taken as they are.
         out: made; it must not be there yet.
         test_share: of the photographs, for the split `test`, above 0 and below 1. Of the rest, one in ten validates.
         seed: of the drawing of the split, 0 or more.
@@ -80,11 +81,17 @@ def from_masks(
         made = Path(temporary) / out.name
         for folder in ("images", "annotations/trimaps"):
             (made / folder).mkdir(parents=True)
-        unsure = [
-            photograph.name
-            for name, (photograph, mask) in pairs.items()
-            if _write_pair(photograph, mask, made / "images" / f"{name}.jpg", made / "annotations/trimaps" / f"{name}.png")
-        ]
+        turned, inverted, reasons = [], [], []
+        for name, (photograph, mask) in pairs.items():
+            try:
+                doubts = _write_pair(photograph, mask, made / "images" / f"{name}.jpg", made / f"annotations/trimaps/{name}.png")
+            except DatasetError as error:
+                reasons.append(error)
+                continue
+            turned += [photograph.name] * doubts.turned
+            inverted += [photograph.name] * doubts.inverted
+        if reasons:
+            raise DatasetError(f"{len(reasons)} of {len(pairs)} pairs cannot be used: {some(reasons)}")
         names = np.random.default_rng(seed).permutation(sorted(pairs)).tolist()
         tested = min(max(1, round(test_share * len(names))), len(names) - 3)
         number = next(number for number, each in SPECIES.items() if each == species)
@@ -93,11 +100,11 @@ def from_masks(
             (made / "annotations" / f"{split}.txt").write_text(lines, encoding="utf-8")
         replace(made, out)
     words = f"{len(pairs)} photographs in {out}: {len(pairs) - tested} to train and validate, {tested} to test"
-    left_out += [f"{file} (no photograph by its name)" for folder in (photographs, masks) for file in passed_over(folder)]
+    left_out += [*passed_over(photographs), *passed_over(masks)]
     words += f"; left out: {some(left_out)}" if left_out else ""
-    return words + (
-        f"; turned upright, and their masks taken for upright, see whether that is so: {some(unsure)}" if unsure else ""
-    )
+    words += f"; turned upright, and their masks taken for upright, see whether that is so: {some(turned)}" if turned else ""
+    words += f"; pet in all four corners, see whether their masks are inverted: {some(inverted)}" if inverted else ""
+    return words
 
 
 def _pairs(photographs: list[Path], masks: list[Path]) -> tuple[dict[str, tuple[Path, Path]], list[str]]:
@@ -124,8 +131,15 @@ def _name(path: Path) -> str:
     return unicodedata.normalize("NFC", "_".join(path.stem.split()).replace("#", "_"))
 
 
-def _write_pair(photograph: Path, mask: Path, image_path: Path, trimap_path: Path) -> bool:
-    """True where the photograph was turned, and its mask has a size that does not say whether it needed that as well."""
+class _Doubts(NamedTuple):
+    """What to look at in a pair: the photograph was turned, and its mask has a size that does not say whether it needed that as
+    well; the mask may be inverted."""
+
+    turned: bool
+    inverted: bool
+
+
+def _write_pair(photograph: Path, mask: Path, image_path: Path, trimap_path: Path) -> _Doubts:
     with named(f"the photograph {photograph}"):
         content = file_bytes(photograph)
         picture = opened(content)
@@ -133,37 +147,53 @@ def _write_pair(photograph: Path, mask: Path, image_path: Path, trimap_path: Pat
         turn = UPRIGHT.get(orientation(picture))
         image = stored if turn is None else stored.transpose(turn)
     with named(f"the mask {mask}"):
-        pet = _pet_of(opened(file_bytes(mask)))
-        size = pet.shape[::-1]
+        trimap = _trimap_of(opened(file_bytes(mask)))
+        size = trimap.shape[::-1]
         if size != image.size and size == stored.size:  # drawn on the photograph as it is stored
-            pet = np.asarray(Image.fromarray(pet).transpose(turn))
+            trimap = np.asarray(Image.fromarray(trimap).transpose(turn))
         elif size != image.size:
             raise DatasetError(f"is {size[0]} x {size[1]} px, but its photograph is {image.width} x {image.height}")
     if turn is None and picture.format == "JPEG":
         shutil.copyfile(photograph, image_path)
     else:
         image.save(image_path, **JPEG)
-    Image.fromarray(np.where(pet, np.uint8(PET), np.uint8(BACKGROUND))).save(trimap_path)
-    return turn is not None and stored.size == image.size
+    Image.fromarray(trimap).save(trimap_path)
+    corners = trimap[[0, 0, -1, -1], [0, -1, 0, -1]]
+    return _Doubts(turn is not None and stored.size == image.size, bool((corners == PET).all()))
 
 
-def _pet_of(mask: Image.Image) -> np.ndarray:
-    """(H, W) bool."""
+def _trimap_of(mask: Image.Image) -> np.ndarray:
+    """(H, W) uint8 of PET, BACKGROUND and, of a mask that is a trimap already, BORDER."""
     load(mask)
     if mask.mode in ("LA", "PA", "RGBA") or "transparency" in mask.info:
         opaque = np.asarray(mask.convert("RGBA"))[..., 3]
         if opaque.min() < 255:
-            return _marked(opaque, "transparent")
+            return _marked(opaque, "transparent", "more opaque")
     plain = mask.mode in ("1", "L", "I", "F") or mask.mode.startswith("I;")
     values = np.asarray(mask if plain else mask.convert("RGB"))
     brightest = values.max(axis=2) if values.ndim == 3 else values
-    if brightest.max() > 1 and set(np.unique(brightest).tolist()) <= {1, 2, 3}:
-        raise DatasetError("has the values of a trimap, 1, 2 and 3: copy such files to annotations/trimaps of a dataset")
-    return _marked(brightest, "black")
+    there = np.unique(brightest).tolist()
+    if there == [PET, BACKGROUND, BORDER]:
+        return brightest.astype(np.uint8)
+    if max(there) > 1 and set(there) <= {PET, BACKGROUND, BORDER}:
+        raise DatasetError(f"has no other values than {some(there)}, which do not say what is pet: make that 255 and the rest 0")
+    return _marked(brightest, "black", "brighter")
 
 
-def _marked(values: np.ndarray, nothing: str) -> np.ndarray:
-    """Which of the mask's values are above half of the largest one."""
-    if not values.any():
+def _marked(values: np.ndarray, nothing: str, more: str) -> np.ndarray:
+    """The trimap of a mask: pet where its values are above half of the largest one."""
+    low, high = float(values.min()), float(values.max())
+    pet = values > high / 2
+    if not pet.any():
         raise DatasetError(f"is {nothing} all over: it marks no pet")
-    return values > values.max() / 2
+    between = np.abs(values - (low + high) / 2) < (high - low) * 15 / 32  # not what JPEG makes of black and white
+    inner = values[1:-1, 1:-1]
+    areas = between[1:-1, 1:-1]  # a soft edge has shades, but none that goes on to all sides
+    for other in (values[:-2, 1:-1], values[2:, 1:-1], values[1:-1, :-2], values[1:-1, 2:]):
+        areas = areas & (inner == other)
+    if areas.sum() > SHARE_OF_AN_AREA * values.size:
+        shades = some(f"{shade:g}" for shade in np.unique([low, *inner[areas], high]))
+        raise DatasetError(f"has areas of the values {shades}, but a mask has two: make what is pet 255 and the rest 0")
+    if pet.all():
+        raise DatasetError(f"marks every pixel: pet must be {more} than the rest")
+    return np.where(pet, np.uint8(PET), np.uint8(BACKGROUND))

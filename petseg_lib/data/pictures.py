@@ -23,6 +23,7 @@ UPRIGHT = {  # what turns a photograph of each EXIF orientation upright (CIPA DC
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+UNREAD = dict.fromkeys((".heic", ".heif"), "not read: export it as JPEG")
 SUFFIXES = (
     ".jpg",
     ".jpeg",
@@ -89,10 +90,11 @@ def photographs_in(place: str | Path, limit: int = 0) -> list[Path]:
 
 
 def passed_over(place: str | Path) -> list[str]:
-    """The names of a folder's files that `photographs_in` takes for no photographs."""
+    """The names of a folder's files that `photographs_in` takes for no photographs, and why."""
     path = found(place)
     files = [file for file in path.iterdir() if file.is_file() and not file.name.startswith(".")] if path.is_dir() else []
-    return sorted(file.name for file in files if file.suffix.lower() not in SUFFIXES)
+    others = sorted(file for file in files if file.suffix.lower() not in SUFFIXES)
+    return [f"{file.name} ({UNREAD.get(file.suffix.lower(), 'no photograph by its name')})" for file in others]
 
 
 def read_photograph(path: Path) -> np.ndarray:

@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
+from petseg_lib.comparison import percent
 from petseg_lib.figures.canvas import chart, fitted, styled
 from petseg_lib.figures.style import GREY, INK, breed_label, in_words, run_looks
 
@@ -44,11 +45,12 @@ def dice_distribution(dices: Mapping[str, Sequence[float]]) -> Figure:
 
 
 @styled
-def dice_by_breed(table: pd.DataFrame) -> Figure:
+def dice_by_breed(table: pd.DataFrame, confidence: float = 0.95) -> Figure:
     """Mean Dice of each breed and run with its interval, cats above dogs, the hardest breed of each first.
 
     Args:
         table: run, species, breed, images, mean, low, high, as `comparison.dice_by_breed` gives.
+        confidence: of the intervals.
     """
     order = table.groupby(["species", "breed"]).agg(dice=("mean", "mean"), images=("images", "max"))
     order = order.reset_index().sort_values(["species", "dice"], ignore_index=True)
@@ -75,7 +77,7 @@ def dice_by_breed(table: pd.DataFrame) -> Figure:
         axes.axhline(place - 0.5, color="#9A9A9A" if new_species else "#E4E4E4", linewidth=0.8, zorder=0)
     rows = zip(order["breed"], order["species"], order["images"], strict=True)
     axes.set_yticks(range(len(order)), [f"{breed_label(breed)} ({species}, {images})" for breed, species, images in rows])
-    axes.set(xlabel="dice_image, native, with interval", ylim=(len(order) - 0.5, -0.5))
+    axes.set(xlabel=f"dice_image, native, with {percent(confidence)} interval", ylim=(len(order) - 0.5, -0.5))
     axes.grid(axis="y", visible=False)
     axes.tick_params(axis="y", length=0)
     figure.legend(loc="outside upper right", ncols=min(len(looks), 4))

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from petseg_lib.comparison import percent
 from petseg_lib.figures.canvas import chart, styled
 from petseg_lib.figures.style import in_words, run_looks
 
@@ -15,11 +16,12 @@ _TITLES = {
 
 
 @styled
-def dice_by_stratum(table: pd.DataFrame) -> Figure:
+def dice_by_stratum(table: pd.DataFrame, confidence: float = 0.95) -> Figure:
     """Mean Dice of each run with its interval, by species and by thirds of the pets' size and of their outline's length.
 
     Args:
         table: factor, stratum, from, to, images, run, mean, low, high, as `strata.dice_by_stratum` gives.
+        confidence: of the intervals.
     """
     factors = list(dict.fromkeys(table["factor"]))
     looks = run_looks(table["run"].unique())
@@ -40,7 +42,7 @@ def dice_by_stratum(table: pd.DataFrame) -> Figure:
         panel.set(title=_TITLES[factor], xlim=(-0.6, len(strata) - 0.4))
         panel.grid(axis="x", visible=False)
         panel.tick_params(axis="x", length=0)
-    axes[0, 0].set_ylabel("dice_image, native, with interval")
+    axes[0, 0].set_ylabel(f"dice_image, native, with {percent(confidence)} interval")
     handles, names = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper center", ncols=min(len(names), 5))
     return figure
