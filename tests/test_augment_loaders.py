@@ -154,6 +154,12 @@ def test_cutmix_is_for_training_and_drawn_anew_each_epoch(cache):
     assert draws(measured, 1) == draws(still, 1)
 
 
+def test_cutmix_is_drawn_anew_for_each_batch(cache):
+    mixed, plain = (build_loader(cache, parameters(**STILL, cutmix=share), MEAN, STD, train=True) for share in (1.0, 0.0))
+    taken = [(batch.image[0] != still.image[0]).any(dim=0).numpy() for batch, still in zip(mixed, plain, strict=True)]
+    assert len({tuple(places.any(axis=1)) for places in taken}) == len(taken) > 1
+
+
 def test_without_changes_nothing_changes():
     image, trimap = telling_picture()
     augmentation = build_augmentation(parameters(**STILL), 0)

@@ -5,6 +5,7 @@ import os
 import pickle
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import nullcontext
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -42,8 +43,9 @@ def test_rows_are_the_resized_files(dataset):
         photograph = resize_photograph(read_photograph(dataset.photograph_path(pet)), 33)
         assert np.array_equal(cache.images[row], photograph)
         assert np.array_equal(cache.trimaps[row], resize_trimap(read_trimap(dataset.trimap_path(pet)), 33))
-    with pytest.raises(ValueError, match="read-only"):
-        cache.images[0] = 0
+    for array in (cache.images, cache.trimaps):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 0
 
 
 def test_shrinking_averages_areas_and_growing_is_linear():
@@ -79,6 +81,18 @@ def test_it_is_made_anew_when_anything_changes(dataset, tmp_path):
     os.utime(dataset.trimap_path(pets[0]), ns=(1, 1))
     folders.add(open_cache(dataset, pets, 32, tmp_path / "cache").folder)
     assert len(folders) == 6
+
+
+def test_it_is_made_anew_for_a_file_of_another_size_but_the_same_time_and_for_another_format(dataset, tmp_path, monkeypatch):
+    pets = dataset.split("test")
+    folders, trimap = {open_cache(dataset, pets, 32, tmp_path).folder}, dataset.trimap_path(pets[0])
+    time_ns = trimap.stat().st_mtime_ns
+    trimap.write_bytes(trimap.read_bytes() + b"more")
+    os.utime(trimap, ns=(time_ns, time_ns))
+    folders.add(open_cache(dataset, pets, 32, tmp_path).folder)
+    monkeypatch.setattr(cache_module, "FORMAT_VERSION", 99)
+    folders.add(open_cache(dataset, pets, 32, tmp_path).folder)
+    assert len(folders) == 3
 
 
 def test_nothing_is_written_into_the_data_folder(dataset, temporary_workspace):
@@ -127,6 +141,14 @@ def test_a_full_disk_is_told_before(dataset, monkeypatch):
     monkeypatch.setattr(cache_module.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 10}))
     with pytest.raises(DatasetError, match=r"the cache needs 0.0 GB in .*cache, but only 0.0 GB are free"):
         open_cache(dataset, dataset.pets, 32)
+
+
+def test_the_room_of_photographs_and_trimaps_is_enough_and_a_byte_less_is_not(dataset, monkeypatch):
+    needed = len(dataset.pets) * 32 * 32 * 4  # three colours and the trimap
+    for free in (needed - 1, needed):
+        monkeypatch.setattr(cache_module.shutil, "disk_usage", lambda folder, free=free: type("Usage", (), {"free": free}))
+        with nullcontext() if free == needed else pytest.raises(DatasetError, match="the cache needs"):
+            open_cache(dataset, dataset.pets, 32)
 
 
 def test_who_waited_for_a_build_takes_its_cache(dataset, tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from petseg_lib.cli import main
 from petseg_lib.data.check import check_folder, usable
@@ -96,6 +96,10 @@ FAULTS = {
     "EXIF orientation": (
         lambda root: save_photograph(root, orientation=6),
         (PHOTOGRAPH, "has the EXIF orientation 6, which is not followed", USED),
+    ),
+    "mirrored by EXIF": (
+        lambda root: save_photograph(root, orientation=2),
+        (PHOTOGRAPH, "has the EXIF orientation 2, which is not followed", USED),
     ),
     "mask of the rotated photograph": (
         lambda root: save_photograph(root, orientation=6, size=(46, 51)),
@@ -195,6 +199,23 @@ def test_the_same_photograph_twice_and_across_splits(tiny_dataset):
             USED,
         ),
     ]
+
+
+def test_the_same_bytes_in_another_shape_are_another_photograph(tiny_dataset):
+    root = tiny_dataset()
+    for name, size in (("Bengal_4", (40, 50)), ("american_bulldog_5", (50, 40))):
+        Image.new("RGB", size).save(root / "images" / f"{name}.jpg")
+        Image.new("L", size, 1).save(root / "annotations" / "trimaps" / f"{name}.png")
+    assert added(root) == []
+
+
+def test_what_stops_training_comes_first_and_a_name_of_two_lists_is_of_the_first(tiny_dataset):
+    root = tiny_dataset()
+    save_mask(root, np.zeros((46, 51)))
+    append(root, "test.txt", "Bengal_4 1 1 1\n")
+    check = check_folder(root)
+    assert [row.consequence for row in check.problems[:3]] == [STOPS, UNUSABLE, CONVERTED]
+    assert check.pets == {"train": 20, "valid": 3, "test": 9}
 
 
 def test_an_empty_or_unreadable_list(tiny_dataset):
@@ -351,6 +372,46 @@ def test_a_file_that_only_could_not_be_read_now_is_read_again(tiny_dataset, monk
         patch.setattr(Path, "read_bytes", refused)
         _, reasons = usable(dataset, "skip")
     assert reasons == {TIDY: f"{PHOTOGRAPH} cannot be opened: Permission denied"}
+    assert usable(dataset, "stop") == (dataset, {})
+
+
+def test_a_pair_of_which_one_file_is_damaged_and_the_other_not_readable_now_is_read_again(tiny_dataset, monkeypatch):
+    root = tiny_dataset()
+    (root / MASK).write_bytes(b"no picture")
+    dataset, read = load_pets(root), Path.read_bytes
+
+    def refused(path):
+        if path.name == f"{TIDY}.jpg":
+            raise PermissionError(13, "Permission denied")
+        return read(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", refused)
+        assert "Permission denied" in usable(dataset, "skip")[1][TIDY]
+    assert "Permission denied" not in usable(dataset, "skip")[1][TIDY]
+
+
+def test_a_file_that_changes_after_a_check_is_read_again(tiny_dataset):
+    root = tiny_dataset()
+    dataset = load_pets(root)
+    assert usable(dataset, "stop") == (dataset, {})
+    save_mask(root, np.zeros((46, 51)))
+    assert list(usable(dataset, "skip")[1]) == [TIDY]
+
+
+def test_a_photograph_that_did_not_fit_into_memory_is_read_again(tiny_dataset, monkeypatch):
+    dataset = load_pets(tiny_dataset())
+    load = ImageFile.ImageFile.load
+
+    def too_much(picture):
+        if (picture.format, picture.size) == ("JPEG", (51, 46)):
+            raise MemoryError
+        return load(picture)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ImageFile.ImageFile, "load", too_much)
+        _, reasons = usable(dataset, "skip")
+    assert reasons[TIDY] == f"{PHOTOGRAPH} does not fit into memory: 51 x 46 px"
     assert usable(dataset, "stop") == (dataset, {})
 
 

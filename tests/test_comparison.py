@@ -1,5 +1,7 @@
 """Any number of runs side by side: pairs, strata, conventions, calibration and thresholds, against arithmetic by hand."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -59,6 +61,17 @@ def test_other_photographs_than_the_runs_were_measured_on_are_refused(pets):
         comparison.same_photographs({"a": table_of([1, 1], names[:2])}, pets)
 
 
+def test_as_many_other_images_or_the_same_in_another_order_are_not_compared(pets):
+    names = [pet.name for pet in pets.split("test")]
+    table = table_of(np.ones(len(names)), names)
+    for others in (names[::-1], [*names[:-1], "another"]):
+        other = table_of(np.ones(len(names)), others)
+        with pytest.raises(RunError, match=f"a was measured on {len(names)} images and b on {len(names)}, not the same ones"):
+            comparison.same_images({"a": table, "b": other})
+        with pytest.raises(RunError, match=f"which are not the {len(names)} test images"):
+            comparison.same_photographs({"b": other}, pets)
+
+
 # Pairs
 
 
@@ -100,7 +113,75 @@ def test_one_run_alone_is_said_to_be_alone():
     assert comparison.verdicts(pairs, ["unet"]) == ["unet is the only run: there is no pair to compare."]
 
 
+@pytest.mark.parametrize("policy", BORDER_POLICIES)
+def test_a_paired_difference_is_of_one_border_policy_at_the_photographs_own_size(policy):
+    tables = [table_of([0.5] * 3) for _ in range(2)]
+    for table, dice in zip(tables, (0.2, 0.7), strict=True):
+        table[f"native_{policy}_tp"] = 100 * dice
+        table[f"native_{policy}_fp"] = table[f"native_{policy}_fn"] = 100 * (1 - dice)
+    difference, interval = comparison.paired_difference(*tables, border_policy=policy)
+    assert difference.tolist() == pytest.approx([0.5] * 3) and interval.mean == pytest.approx(0.5)
+
+
+def test_runs_are_ranked_by_their_mean():
+    assert comparison.ranked({"a": table_of([0.9, 0.9, 0.0]), "b": table_of([0.7, 0.7, 0.7])}) == ["b", "a"]
+
+
+def test_a_verdict_names_the_confidence_of_its_interval():
+    tables = {"best": table_of([0.9, 0.8, 0.9]), "near": table_of([0.8, 0.9, 0.8]), "far": table_of([0.1, 0.2, 0.15])}
+    near, far = comparison.verdicts(comparison.paired_table(tables, 0.8), ["best", "near", "far"], 0.8)
+    assert "the 80% interval of its lead" in near and "(80% interval 0." in far
+
+
+# Intervals
+
+
+def test_an_interval_is_a_function_of_the_seed_and_the_number_of_resamples():
+    values = np.random.default_rng(0).random(30)
+    drawn = [comparison.mean_interval(values, samples=samples, seed=seed) for samples, seed in ((100, 0), (100, 1), (900, 0))]
+    assert len({(each.low, each.high) for each in drawn}) == 3
+    assert comparison.mean_interval(values, samples=100) == drawn[0]
+
+
+def test_one_image_says_nothing_of_others():
+    assert comparison.mean_interval([0.7]) == comparison.Interval(0.7, -np.inf, np.inf)
+
+
+@pytest.mark.parametrize("images", [6, 60])
+def test_each_table_has_intervals_as_sure_and_of_as_many_resamples_as_asked_and_none_below_a_dice_of_0(images):
+    dice = np.random.default_rng(0).random(images) ** 4
+    table, asked = table_of(dice), (0.8, 300)
+
+    def ends(members, lowest=0):
+        interval = comparison.mean_interval(members, *asked, lowest=lowest)
+        return pytest.approx([interval.low, interval.high])
+
+    breeds = comparison.dice_by_breed({"a": table}, *asked).set_index("breed")
+    shapes = pd.DataFrame({"species": ["cat", "dog"] * (images // 2), "size": range(images), "outline": range(images)})
+    species = strata.dice_by_stratum({"a": table}, shapes, *asked).set_index("stratum")
+    for found, odd, even in ((breeds, "pug", "Bengal"), (species, "dog", "cat")):
+        assert found.loc[odd, ["low", "high"]].tolist() == ends(dice[1::2])
+        assert found.loc[even, ["low", "high"]].tolist() == ends(dice[::2])
+    costs = {"parameters": 7, "gflop": 1.5, "images_per_second": 3.0, "epochs": 4, "best_epoch": 2, "training_seconds": 9.0}
+    summary = comparison.summary_table({"a": SimpleNamespace(metrics=costs)}, {"a": table}, {"floor": table[::2]}, *asked)
+    assert summary["run"].tolist() == ["a", "floor"] and summary.loc[0, list(costs)].to_dict() == costs
+    assert summary[["low", "high"]].to_numpy().tolist() == [ends(dice), ends(dice[::2])]
+    (pair,) = comparison.paired_table({"a": table, "b": table_of(1 - dice)}, *asked).itertuples()
+    assert [pair.low, pair.high] == ends(2 * dice - 1, lowest=-1)
+
+
 # Conventions
+
+
+def test_the_batches_of_each_run_are_of_its_own_size():
+    table = table_of([0.8, 0.4])
+    for part in ("intersection", "prediction", "target"):
+        table.loc[0, f"model_pet_soft_{part}"] *= 10
+    tables, sizes = {"a": table, "b": table}, {"a": 1, "b": 2}
+    row = "pooled over (soft)", "an image", "a batch"
+    assert conventions.convention_moves(tables, sizes).loc[row].tolist() == pytest.approx([0, 840 / 1100 - 0.6])
+    row = "dice_batch_soft", "model", "pet"
+    assert comparison.convention_table(tables, sizes).loc[row].tolist() == pytest.approx([0.6, 840 / 1100])
 
 
 def test_each_move_is_the_difference_that_one_change_makes():
@@ -155,6 +236,12 @@ def test_the_border_of_a_circle_is_its_circumference_and_the_photographs_edge_is
     square[20:60, 30:70] = True
     assert strata.outline_length(square) == pytest.approx(160, rel=0.06)
     assert strata.outline_length(np.ones((5, 5))) == strata.outline_length(np.zeros((5, 5))) == 0
+
+
+def test_an_outline_is_as_long_in_a_mirror():
+    leaning = np.tri(200, dtype=bool)
+    assert strata.outline_length(leaning) == pytest.approx(strata.outline_length(leaning[:, ::-1]))
+    assert strata.outline_length(leaning) == pytest.approx(200 * 2**0.5, rel=0.06)
 
 
 def test_shapes_are_those_of_the_trimaps(pets):
@@ -329,6 +416,18 @@ def test_the_threshold_is_chosen_on_valid_alone():
     assert (row.test_half, row.test_chosen) == pytest.approx(((1 + 0.4) / 2, (2 / 3 + 1) / 2))
     assert row.gain == pytest.approx(row.test_chosen - row.test_half)
     assert row.low <= row.gain <= row.high
+
+
+@pytest.mark.parametrize("images", [4, 30])
+def test_the_gain_of_a_threshold_has_an_interval_as_sure_and_of_as_many_resamples_as_asked(images):
+    draws = np.random.default_rng(images).integers(1, [40, 160], (images, 2))
+    valid = {"a": made_of({(1, 35): 10, (0, 20): 10})}
+    test = {"a": made_of(*({(1, 40): hits, (0, 40): false, (1, 90): 20} for hits, false in draws))}
+    (row,) = calibration.threshold_table(valid, test, 0.8, 300).itertuples()
+    dice = calibration.dice_by_threshold(test["a"])
+    chosen, half = (int(100 * threshold) - 1 for threshold in (row.threshold, 0.5))
+    expected = comparison.mean_interval(dice[:, chosen] - dice[:, half], 0.8, 300)
+    assert row.low < 0 and [row.gain, row.low, row.high] == pytest.approx([expected.mean, expected.low, expected.high])
 
 
 def test_a_flat_curve_keeps_one_half_and_empty_images_score_1():

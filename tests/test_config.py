@@ -89,6 +89,25 @@ def test_a_bad_value_is_one_sentence_with_name_value_and_what_is_allowed(name, v
     assert "\n" not in message
 
 
+@pytest.mark.parametrize(
+    ("notebook", "values", "sentence"),
+    [
+        ("07_predict", {"threshold": 0}, "threshold is 0, but it must be greater than 0"),
+        ("07_predict", {"threshold": 1}, "threshold is 1, but it must be less than 1"),
+        ("05_comparison", {"figure_formats": ["svg"]}, "png must be among them"),
+        ("03_unet_training", {"rotate": 181}, "rotate is 181, but it must be less than or equal to 180"),
+        (
+            "03_unet_training",
+            {"half_size_share": 0.5, "image_size": 63},
+            "image_size is 63, but half_size_share needs 64 or more",
+        ),
+    ],
+)
+def test_what_a_notebook_does_not_take_is_refused(notebook, values, sentence):
+    with pytest.raises(ParameterError, match=sentence):
+        NOTEBOOKS[notebook].checked(values)
+
+
 def test_an_unknown_name_is_refused_with_the_nearest_one():
     with pytest.raises(ParameterError, match="unknown parameter 'lerning_rate': did you mean 'learning_rate'"):
         UNetParameters.checked({"lerning_rate": 1e-3})

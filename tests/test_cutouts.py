@@ -14,7 +14,7 @@ from small_model import DESCRIPTION, SETTINGS
 from petseg_lib import cutouts, evaluation, figures, inference
 from petseg_lib.checkpoints import save_model
 from petseg_lib.cli import main
-from petseg_lib.data.pictures import DatasetError, read_upright
+from petseg_lib.data.pictures import DatasetError, passed_over, read_upright
 from petseg_lib.models import build_model
 from petseg_lib.widgets import cutout_viewer
 
@@ -46,7 +46,10 @@ def test_photographs_are_found_by_name_and_evenly_spaced(folder, tmp_path):
     assert [path.name for path in found] == ["Tom.JPEG", "clear.webp", "rex.jpg", "rex.png"]
     assert cutouts.names_of(found) == ["Tom", "clear", "rex.jpg", "rex.png"]
     assert [path.name for path in cutouts.photographs_in(folder, 2)] == ["Tom.JPEG", "rex.png"]
+    assert [path.name for path in cutouts.photographs_in(folder, 3)] == ["Tom.JPEG", "rex.jpg", "rex.png"]
     assert cutouts.photographs_in(folder, 9) == found
+    (folder / ".DS_Store").touch()
+    assert passed_over(folder) == ["notes.txt (no photograph by its name)"]
     assert cutouts.photographs_in(folder / "rex.jpg") == [folder / "rex.jpg"]
     with pytest.raises(DatasetError, match="the photographs nowhere do not exist"):
         cutouts.photographs_in("nowhere")

@@ -290,6 +290,8 @@ def test_the_interval_of_a_large_sample_is_students():
         (comparison.Interval(0.05, 0.02, 0.08), "b is better than a by 0.0500"),
         (comparison.Interval(-0.05, -0.08, -0.02), "a is better than b by 0.0500 dice_image (95% interval 0.0200 to 0.0800"),
         (comparison.Interval(0.004, 0.001, 0.007), "another seed may turn it round"),
+        (comparison.Interval(0.02, 0.0, 0.05), "interval of its lead (+0.0000 to +0.0500) includes zero"),
+        (comparison.Interval(0.05, 0.005, 0.09), "more than images drawn by chance explain"),
         (comparison.Interval(0.0, 0.0, 0.0), "a and b have the same dice_image on each of these images."),
     ],
 )

@@ -160,6 +160,12 @@ def test_each_run_predicts_each_photograph_as_it_does_alone(pets, fabric):
     assert np.diff(sorted(bright)).min() > 0.01, "photographs in another order would be seen"
 
 
+def test_what_does_not_count_is_known_beside_several_runs_as_well(pets, fabric):
+    ignore, shown = DESCRIPTION | {"border_policy": "ignore"}, pets.split("test")[:1]
+    (prediction,) = evaluation.predict_by_run({"a": (Brightness(8), ignore), "b": (Brightness(-2), ignore)}, pets, shown, fabric)
+    assert np.array_equal(prediction.scored, np.asarray(Image.open(pets.trimap_path(shown[0]))) != 3)
+
+
 def printed(capsys):
     """The table that the command printed, and nothing beside it."""
     said = capsys.readouterr()

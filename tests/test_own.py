@@ -1,7 +1,7 @@
 """A dataset of one's own photographs and masks: what is read, what is written, and what is refused."""
 
 import unicodedata
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import cv2
 import numpy as np
@@ -11,7 +11,7 @@ from PIL import Image
 from petseg_lib.cli import main
 from petseg_lib.config import ReadableError
 from petseg_lib.data.check import check_folder
-from petseg_lib.data.own import from_masks
+from petseg_lib.data.own import _name, from_masks
 from petseg_lib.data.pets import load_pets
 from petseg_lib.data.pictures import DatasetError, read_photograph, read_trimap
 
@@ -68,7 +68,27 @@ def test_photographs_and_masks_of_any_kind_become_a_dataset_that_is_good(mine):
     assert np.abs(read_photograph(mine / "out" / "images" / "my_dog.jpg").astype(int) - photograph(1)).mean() < 6
     copied = mine / "out" / "images" / "rex.jpg"
     assert copied.read_bytes() == (mine / "photographs" / "rex.jpg").read_bytes()
-    assert check_folder(mine / "out").trainable and list(mine.glob(".out*")) == []
+    assert check_folder(mine / "out").problems == () and list(mine.glob(".out*")) == []
+
+
+@pytest.mark.parametrize(("share", "tested"), [(0.01, 1), (0.5, 3), (0.99, 3)])
+def test_each_split_gets_a_photograph_whatever_the_share(mine, share, tested):
+    said = from_masks(mine / "photographs", mine / "masks", mine / "out", test_share=share)
+    assert f"{6 - tested} to train and validate, {tested} to test" in said
+    assert len(load_pets(mine / "out").split("test")) == tested
+
+
+def test_four_photographs_are_enough(mine):
+    for name in ("rex", "cut"):
+        (mine / "masks" / f"{name}.png").unlink()
+    from_masks(mine / "photographs", mine / "masks", mine / "out")
+    assert [len(load_pets(mine / "out").split(split)) for split in ("train", "valid", "test")] == [2, 1, 1]
+
+
+def test_a_mask_of_16_bits_is_read_by_all_of_them(mine):
+    Image.fromarray(np.where(PET, 60_000, 3_000).astype(np.uint16)).save(mine / "masks" / "rex.png")
+    from_masks(mine / "photographs", mine / "masks", mine / "out")
+    assert np.array_equal(read_trimap(mine / "out" / "annotations" / "trimaps" / "rex.png") == 1, PET)
 
 
 def test_the_split_is_a_function_of_the_seed(mine):
@@ -104,6 +124,11 @@ def test_a_masks_soft_edge_is_no_third_value(mine):
     assert np.array_equal(read_trimap(mine / "out" / "annotations" / "trimaps" / "rex.png") == 1, soft > 127)
 
 
+def test_names_that_no_list_can_hold_are_changed():
+    assert [_name(Path(name)) for name in ("my  dog.jpg", "#1.png", "a#b.png")] == ["my_dog", "_1", "a_b"]
+    assert _name(PurePosixPath("a\\b.jpg")) == "a_b"  # on Windows it is another folder's
+
+
 def test_a_telephones_own_format_is_named(mine):
     (mine / "photographs" / "phone.HEIC").write_bytes(b"")
     said = from_masks(mine / "photographs", mine / "masks", mine / "out")
@@ -117,7 +142,8 @@ def test_a_telephones_photograph_is_turned_and_so_is_a_mask_drawn_on_what_is_sto
     upright.transpose(Image.Transpose.ROTATE_90).save(mine / "photographs" / "turned.jpg", exif=exif, quality=100, subsampling=0)
     mask = Image.fromarray((PET * 255).astype(np.uint8))
     (mask.transpose(Image.Transpose.ROTATE_90) if stored else mask).save(mine / "masks" / "turned.png")
-    from_masks(mine / "photographs", mine / "masks", mine / "out")
+    said = from_masks(mine / "photographs", mine / "masks", mine / "out")
+    assert "turned upright" not in said, "its size says how its mask was drawn"
     image = mine / "out" / "images" / "turned.jpg"
     assert np.abs(read_photograph(image).astype(int) - photograph(9)).mean() < 6
     assert np.array_equal(read_trimap(mine / "out" / "annotations" / "trimaps" / "turned.png") == 1, PET)

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from PIL import Image
 from petseg_lib.config import ReadableError
 from petseg_lib.data import pets, statistics, synthetic
 from petseg_lib.data.pets import dataset_folder, describe, draw_train, load_pets, open_dataset
-from petseg_lib.data.pictures import DatasetError, read_photograph, read_trimap
+from petseg_lib.data.pictures import DatasetError, read_photograph, read_trimap, some
 
 
 def test_splits_come_from_the_list_files(tiny_dataset):
@@ -49,6 +50,8 @@ def test_limit_images_takes_evenly_spaced_of_each_split(tiny_dataset):
     train, test = everything.split("train"), everything.split("test")
     assert few.split("train") == tuple(train[index] for index in (0, 5, 10, 15))
     assert few.split("test") == tuple(test[index] for index in (0, 2, 4, 6))
+    more = load_pets(root, limit_images=7)
+    assert more.split("test") == tuple(test[index] for index in (0, 1, 2, 3, 5, 6, 7)), "to its end"
     assert few.split("valid") == everything.split("valid"), "a split with fewer images is kept whole"
     assert load_pets(root, limit_images=100).pets == everything.pets
 
@@ -83,6 +86,10 @@ def test_missing_files_give_one_error_with_counts_and_the_first_names(tiny_datas
     assert "and 4 more; 1 of 32 listed trimaps are missing: Bengal_1.png" in sentence
 
 
+def test_five_are_all_named_and_of_more_the_rest_is_counted():
+    assert [some(range(count)) for count in (2, 5, 6)] == ["0, 1", "0, 1, 2, 3, 4", "0, 1, 2, 3, 4 and 1 more"]
+
+
 def test_names_stand_once(tiny_dataset):
     root = tiny_dataset()
     trainval, test = root / "annotations" / "trainval.txt", root / "annotations" / "test.txt"
@@ -101,6 +108,14 @@ def test_a_line_that_cannot_be_read_is_quoted(tiny_dataset, line):
     root = tiny_dataset()
     (root / "annotations" / "test.txt").write_text(line)
     with pytest.raises(DatasetError, match=f"test.txt has the line '{line}', but a line must be NAME CLASS SPECIES"):
+        load_pets(root)
+
+
+@pytest.mark.parametrize("name", ["../x", "..\\x", "x\0"])
+def test_a_name_leads_to_no_other_folder_on_any_system(tiny_dataset, name):
+    root = tiny_dataset()
+    (root / "annotations" / "test.txt").write_text(f"{name} 1 1 1\n")
+    with pytest.raises(DatasetError, match=r"test\.txt has the line"):
         load_pets(root)
 
 
@@ -125,6 +140,15 @@ def test_untidy_photographs_are_read_as_rgb(tiny_dataset):
     assert kinds == [("GIF", "P"), ("PNG", "RGBA"), ("JPEG", "CMYK"), ("JPEG", "L"), ("JPEG", "RGB")]
     red_pet = read_photograph(dataset.photograph_path(dataset.pets[2]))[15:25, 20:25].mean((0, 1))
     assert red_pet[0] > red_pet[1] + 80, "the CMYK photograph keeps its colours"
+
+
+def test_a_transparent_palette_is_read_without_a_warning(tmp_path):
+    palette = Image.fromarray(np.eye(40, dtype=np.uint8), "P")
+    palette.putpalette([9, 9, 9, 200, 30, 30])
+    palette.save(tmp_path / "a.png", transparency=bytes([0, 128]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read_photograph(tmp_path / "a.png")[:2, 0].tolist() == [[200, 30, 30], [9, 9, 9]]
 
 
 def test_photographs_are_not_rotated_by_their_tags(tmp_path):
@@ -152,6 +176,9 @@ def test_trimaps_hold_nothing_but_1_2_3(tmp_path):
     with pytest.raises(DatasetError, match=r"mask.png has the values 0, 255, but only 1, 2 and 3 are allowed"):
         read_trimap(tmp_path / "mask.png")
     Image.new("RGB", (4, 4), (1, 1, 1)).save(tmp_path / "colour.png")
+    Image.fromarray(np.array([[1, 2], [3, 4]], dtype=np.uint8)).save(tmp_path / "four.png")
+    with pytest.raises(DatasetError, match=r"four.png has the values 1, 2, 3, 4, but only 1, 2 and 3 are allowed"):
+        read_trimap(tmp_path / "four.png")
     with pytest.raises(DatasetError, match=r"colour.png has 3 channels, but a trimap has one"):
         read_trimap(tmp_path / "colour.png")
 
@@ -164,7 +191,7 @@ def test_a_part_of_the_train_split_is_drawn_by_the_seed_and_holds_every_smaller_
     assert set(more.split("train")) != set(others.split("train"))
     assert list(more.pets) == [pet for pet in dataset.pets if pet in more.pets], "the order of the lists stays"
     assert all(more.split(split) == dataset.split(split) for split in ("valid", "test"))
-    assert draw_train(dataset, 0, 0) == dataset
+    assert draw_train(dataset, 0, 0) == draw_train(dataset, len(dataset.split("train")), 0) == dataset
     with pytest.raises(DatasetError, match=r"train_images is 999, but the train split has \d+ \(0 = all\)"):
         draw_train(dataset, 999, 0)
 
@@ -232,6 +259,11 @@ def test_a_breed_in_words_is_the_lists_and_a_number_the_names(tiny_dataset):
     path.write_text("\n".join([f"{names[0]} 1 1 Siamese", f"{names[1]} 1 1 7", f"{names[2]} 1 1", *lines[3:]]) + "\n")
     breeds = {pet.name: pet.breed for pet in load_pets(root).pets}
     assert [breeds[name] for name in names] == ["Siamese", *(name.rpartition("_")[0] for name in names[1:])]
+
+
+def test_a_name_without_an_underscore_is_a_breed_where_the_list_names_none(tmp_path):
+    (tmp_path / "test.txt").write_text("Rex 1 2 7\n")
+    assert pets.read_list(tmp_path / "test.txt", "test") == ([pets.Pet("Rex", "Rex", "dog", "test")], [])
 
 
 def test_a_list_that_cannot_be_read_is_not_called_another_text(tiny_dataset, monkeypatch):

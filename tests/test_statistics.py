@@ -1,14 +1,14 @@
 """Mean and standard deviation: exact, in any order, and the known facts of the real photographs."""
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 
 from petseg_lib.data.pets import load_pets
 from petseg_lib.data.pictures import DatasetError, read_photograph, read_trimap
-from petseg_lib.data.statistics import channel_statistics, load_statistics, save_statistics, trimap_shares
+from petseg_lib.data.statistics import ChannelStatistics, channel_statistics, load_statistics, save_statistics, trimap_shares
 
 
 @pytest.fixture
@@ -69,9 +69,11 @@ def test_what_cannot_be_loaded(tmp_path):
     path.write_text("{")
     with pytest.raises(DatasetError, match="are not JSON"):
         load_statistics(path)
-    path.write_text(json.dumps({"images": 3}))
-    with pytest.raises(DatasetError, match="must hold exactly images, pixels, pixel_mean"):
-        load_statistics(path)
+    names = [field.name for field in fields(ChannelStatistics)]
+    for others in (["images"], [*names, "median"]):
+        path.write_text(json.dumps(dict.fromkeys(others, 3)))
+        with pytest.raises(DatasetError, match="must hold exactly images, pixels, pixel_mean"):
+            load_statistics(path)
 
 
 @pytest.mark.parametrize(

@@ -183,7 +183,7 @@ def scripted(monkeypatch, dices: list[float]) -> list[dict[str, torch.Tensor]]:
 
 
 @pytest.mark.parametrize(
-    ("dices", "best"), [([0.9, 0.1, 0.2], 1), ([0.1, 0.9, 0.2], 2), ([0.1, 0.2, 0.9], 3), ([0.5, 0.5, 0.5], 1)]
+    ("dices", "best"), [([0.9, 0.1, 0.2], 1), ([0.1, 0.9, 0.2], 2), ([0.1, 0.2, 0.9], 3), ([0.5, 0.5, 0.5], 1), ([0.0] * 3, 1)]
 )
 def test_the_weights_of_the_best_epoch_are_kept(pets, monkeypatch, dices, best):
     shown = scripted(monkeypatch, dices)
@@ -579,6 +579,20 @@ def test_what_is_not_scored_is_not_in_trainings_dice():
     assert step(torch.rand(1, 3, 4, 4), target, scored)[1].tolist() == [[4, 0, 0]]
 
 
+def test_a_steps_loss_is_of_what_is_scored_and_its_pet_is_where_a_logit_is_above_zero():
+    parameters, model = UNetParameters(), torch.nn.Conv2d(3, 1, 1)
+    fabric = training.start(parameters)
+    torch.nn.init.zeros_(model.weight)
+    torch.nn.init.constant_(model.bias, 0.25)
+    wrapped, optimizer = fabric.setup(model, optimisation.build_optimizer(model, parameters))
+    step = optimisation.build_step(wrapped, optimizer, training.build_loss("bce"), fabric, parameters)
+    target, scored = torch.ones(1, 1, 4, 4), torch.ones(1, 1, 4, 4, dtype=torch.bool)
+    target[..., 3], scored[..., 3] = 0, False
+    loss, counts = step(torch.rand(1, 3, 4, 4), target, scored)
+    assert loss.item() == pytest.approx(math.log1p(math.exp(-0.25))) and counts.tolist() == [[12, 0, 0]]
+    assert model.bias.grad.item() == pytest.approx(1 / (1 + math.exp(-0.25)) - 1)
+
+
 def test_accumulated_batches_leave_the_gradient_of_one_batch():
     """Which Adam's first step hardly tells from twice as large a one."""
     fabric, loss_of, gradients = training.start(UNetParameters()), training.build_loss("bce"), []
@@ -814,7 +828,7 @@ def test_a_cropped_batch_is_one_square_of_all_images_with_its_masks():
 
 
 @pytest.mark.parametrize(
-    ("share", "epochs", "halved"), [(0.28, 25, 7), (0.55, 100, 55), (0.85, 480, 408), (0.5, 3, 2), (0, 4, 0)]
+    ("share", "epochs", "halved"), [(0.28, 25, 7), (0.55, 100, 55), (0.85, 480, 408), (0.5, 3, 2), (0.1, 4, 1), (0, 4, 0)]
 )
 def test_so_many_epochs_are_at_half_size(share, epochs, halved):
     parameters = UNetParameters.checked({"image_size": 64, "half_size_share": share, "epochs": epochs})
@@ -994,9 +1008,9 @@ def test_a_run_that_goes_on_in_other_arithmetic_says_so(pets, monkeypatch, capsy
 
 @pytest.mark.parametrize("pixels_a_pass", [1, 10**9])
 def test_a_loss_is_pooled_over_each_batch_however_many_go_together(pets, monkeypatch, pixels_a_pass):
-    """Batches of 3, 3, ... and fewer: Dice in the loss is of a batch, and the mean weighs each by its images."""
+    """Batches of 3, 3, ... and fewer: Dice in the loss is of a batch, and the mean weighs each by its images. Borders do not count."""
     monkeypatch.setattr(training, "PIXELS_A_PASS", pixels_a_pass)
-    parameters = UNetParameters.checked(SMALL | {"loss": "bce_dice", "batch_size": 3})
+    parameters = UNetParameters.checked(SMALL | {"loss": "bce_dice", "batch_size": 3, "border_policy": "ignore"})
     fabric = training.start(parameters)
     cache = open_cache(pets, pets.split("train")[:8], parameters.image_size)
     loader = build_loader(cache, parameters, (0.5,) * 3, (0.25,) * 3, train=False)
@@ -1008,7 +1022,8 @@ def test_a_loss_is_pooled_over_each_batch_however_many_go_together(pets, monkeyp
         for each in loader:
             predicted = model.eval()(each.image)
             losses += [loss_of(predicted, each.target, each.scored).item()] * len(each.image)
-            for mask, target in zip(predicted > 0, each.target.bool(), strict=True):
+            assert not each.scored.all()
+            for mask, target in zip((predicted > 0) & each.scored, each.target.bool(), strict=True):
                 scores.append((2 * (mask & target).sum() / (mask.sum() + target.sum())).item())
     assert len(losses) == 8 and loss == pytest.approx(sum(losses) / 8, rel=1e-5)
     assert dice == pytest.approx(sum(scores) / 8, rel=1e-5)

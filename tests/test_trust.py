@@ -138,6 +138,26 @@ def test_a_description_that_makes_no_sense_is_refused(saved, description):
     refused(saved, "model.safetensors")
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"image_size": 31}, "image_size is 31, but must be 32 to 4096"),
+        ({"image_size": 4097}, "image_size is 4097, but must be 32 to 4096"),
+        ({"mean": [0.5] * 2}, r"mean is \[0.5, 0.5\], but must be three numbers"),
+        ({"std": ["0.2"] * 3}, "std is .*, but must be three numbers"),
+        ({"border_policy": "fur"}, "border_policy is 'fur'"),
+    ],
+)
+def test_what_a_prediction_could_not_use_is_refused(saved, change, words):
+    save_file(load_file(saved), saved, {"petseg": json.dumps(DESCRIPTION | change)})
+    refused(saved, words)
+
+
+def test_weights_without_a_description_are_refused(saved):
+    save_file(load_file(saved), saved)
+    refused(saved, "holds weights without a description of their model: petseg did not write it")
+
+
 def test_a_profile_cannot_make_objects(tmp_path):
     path = tmp_path / "evil.yaml"
     path.write_text("parameters: !!python/object/apply:os.mkdir [owned]\nruns: {}\n")

@@ -108,6 +108,7 @@ def test_browser_draws_the_augmentation_anew_and_keeps_it_under_another_policy(b
     first = browser._augmented[0].copy()
     assert changes(browser, browser.augment.click)
     assert not np.array_equal(browser._augmented[0], first)
+    assert set(np.unique(browser._augmented[1])) <= {1, 2, 3}
     drawn = browser._augmented[0].copy()
     for policy in ("background", "edge", "ignore"):
         assert changes(browser, lambda policy=policy: setattr(browser.border_policy, "value", policy))

@@ -112,6 +112,7 @@ def test_only_what_a_change_touches_is_made_again(workspace, finished):
     small = {"PROFILE": "small", "DATA": DIFFICULT}
     assert planned(workspace, SET="epochs=2", **small) == []
     assert planned(workspace, SET="epochs=3", **small) == ["unet", "small"]
+    (workspace / "else where").mkdir()
     assert planned(workspace, SET="epochs=2", PROFILE="small", DATA="else where") == ["mean_std", "unet", "small"]
     runs = workspace / "runs" / "small"
     (runs / "unet").rename(runs / "aside")

@@ -1,5 +1,6 @@
 """A dataset of one's own photographs and masks, in the layout of Oxford-IIIT Pet."""
 
+import re
 import shutil
 import tempfile
 import unicodedata
@@ -45,7 +46,8 @@ def from_masks(
     """Write a dataset from photographs and from masks of the same names, whatever their endings.
 
     Writes `images/NAME.jpg`, upright (a JPEG that is so already is copied), `annotations/trimaps/NAME.png` (1 pet,
-    2 background; a mask has no border), and `annotations/trainval.txt` and `test.txt`. Spaces and `#` in names become `_`.
+    2 background; a mask has no border), and `annotations/trainval.txt` and `test.txt`. Spaces, `#` and
+    backslashes in names become `_`.
 
     Args:
         photographs: folder, read as `pictures.photographs_in` reads it.
@@ -124,11 +126,11 @@ def _pairs(photographs: list[Path], masks: list[Path]) -> tuple[dict[str, tuple[
 
 
 def _name(path: Path) -> str:
-    """A name that a list can hold: no spaces, and no `#` at its beginning, where it makes a comment of the line.
+    """A name that a list can hold: no spaces, no `#` at its beginning, where it makes a comment of the line, and no backslash.
 
     Composed, as most systems write accents; archives and disks of a Mac hold them beside their letters.
     """
-    return unicodedata.normalize("NFC", "_".join(path.stem.split()).replace("#", "_"))
+    return unicodedata.normalize("NFC", re.sub(r"[#\\]", "_", "_".join(path.stem.split())))
 
 
 class _Doubts(NamedTuple):
