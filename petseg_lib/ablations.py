@@ -58,7 +58,7 @@ class Answer:
         """The answer in words, with what it rests on."""
         seeds, images = self.dice.shape[1:]
         lead = self.difference if self.difference.mean >= 0 else -self.difference
-        interval = f"{percent(confidence)} interval {lead.low:+.4f} to {lead.high:+.4f}"
+        interval = f"{percent(confidence)} interval {lead.low:+z.4f} to {lead.high:+z.4f}"
         grounds = f"({interval}, {seeds} seed{'s' if seeds > 1 else ''}, {images} image{'s' if images > 1 else ''})"
         amount = f"{lead.mean:.4f} dice_image"
         if np.array_equal(*self.dice):

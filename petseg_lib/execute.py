@@ -122,9 +122,9 @@ def run_again(folder: Path, settings: dict[str, Any] | None = None, file: str | 
     try:
         profile = load_profile(file)
     except ProfileMissing:
-        raise ParameterError(f"{shown(folder)} does not stand, and there is no profile {file} to make it by") from None
+        raise ParameterError(f"{shown(folder)} does not exist, and there is no profile {file} to make it by") from None
     if folder.name not in profile.runs:
-        raise ParameterError(f"{shown(folder)} does not stand, and profile {profile.name} has only {', '.join(profile.runs)}")
+        raise ParameterError(f"{shown(folder)} does not exist, and profile {profile.name} has only {', '.join(profile.runs)}")
     notebook, _ = profile.runs[folder.name]
     return run_notebook(notebook, folder, file, settings)
 

@@ -95,13 +95,12 @@ def settings_from_environment() -> dict[str, str]:
         words = shlex.split(os.environ.get("SET", ""))
     except ValueError as error:
         raise ParameterError(f"SET is not a list of NAME=VALUE: {error}") from None
-    for word in words:
-        if "=" not in word:
-            raise ParameterError(f"SET is not a list of NAME=VALUE: {word} has no =")
+    if wrong := [word for word in words if "=" not in word]:
+        raise ParameterError(f"SET is not a list of NAME=VALUE: {wrong[0]} has no =")
     settings = dict(word.split("=", 1) for word in words)
     if data := os.environ.get("DATA"):
         settings["data"] = data if data == "demo" else str(expanded(data).resolve())
-        if data != "demo" and not Path(settings["data"]).is_dir():
+        if not (data == "demo" or Path(settings["data"]).is_dir()):
             raise ParameterError(f"DATA is {data!r}, but there is no such folder")
     return settings
 
@@ -205,9 +204,10 @@ def _read(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ParameterError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict) or not (content.keys() <= {"parameters", "runs"} or content.keys() <= SWEEP_KEYS):
+        unknown = ", ".join(sorted(map(str, set(content) - SWEEP_KEYS - {"runs"}))) if isinstance(content, dict) else ""
         raise ParameterError(
             f"{path} is no profile: it must have `parameters` and `runs`, or be a sweep of {', '.join(sorted(SWEEP_KEYS))}, "
-            "and nothing else"
+            "and nothing else" + (f", but it has {unknown}" if unknown else "")
         )
     return content
 

@@ -69,7 +69,7 @@ def left_open(run: Run, notebook: str, settings: dict[str, Any]) -> dict[str, An
 
 
 def train_missing(sweep: Profile, file: Path, settings: dict[str, str]) -> None:
-    """Train the runs of a sweep that do not stand, one after the other.
+    """Train the runs of a sweep that are missing, one after the other.
 
     Args:
         sweep: as `load_sweep` read it from `file` with `settings`.

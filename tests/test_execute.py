@@ -431,7 +431,7 @@ def test_data_is_meant_from_where_the_command_is_called(workspace, monkeypatch):
 
 
 def test_a_run_that_does_not_stand_outside_a_profile_is_named(workspace):
-    with pytest.raises(ParameterError, match=r"^runs/own/nope does not stand, and there is no profile own to make it by$"):
+    with pytest.raises(ParameterError, match=r"^runs/own/nope does not exist, and there is no profile own to make it by$"):
         run_again(workspace / "runs" / "own" / "nope")
 
 

@@ -87,7 +87,7 @@ runs:
         ("runs: {a: {notebook: 03_unet_training, statistics_run: b}}", "run a names run 'b', but there are a"),
         ("runs: {a: {notebook: 07_predict, model_run: b}}", "run a names run 'b', but there are a"),
         ("runs: [a]", "must each map names to values"),
-        ("run: {a: {notebook: 02_mean_std}}", "nothing else"),
+        ("run: {a: {notebook: 02_mean_std}}", "nothing else, but it has run"),
         ("- a", "is no profile"),
         ("runs: {", "is not YAML"),
         ("parameters: {data: !!python/name:os.system }", "is not YAML"),

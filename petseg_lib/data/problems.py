@@ -69,9 +69,17 @@ class Check:
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
         listed = ", ".join(f"{count} {split}" for split, count in self.pets.items())
         stopping = sum(problem.level != "note" for problem in self.problems)
-        verdict = "training can start" if self.trainable else f"{stopping} problems stop training"
+        verdict = (
+            "training can start"
+            if self.trainable
+            else "1 problem stops training"
+            if stopping == 1
+            else f"{stopping} problems stop training"
+        )
         notes = len(self.problems) - stopping
-        return "\n".join([*lines, f"{sum(self.pets.values())} pets ({listed}): {verdict}; {notes} notes"])
+        return "\n".join(
+            [*lines, f"{sum(self.pets.values())} pets ({listed}): {verdict}; {notes} note{'' if notes == 1 else 's'}"]
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """The same for JSON: `trainable`, `pets` and `problems`, each with file, problem, consequence and level."""
