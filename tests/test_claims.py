@@ -95,7 +95,7 @@ def test_another_seed_has_another_order_masks_go_with_their_images_and_shrinking
     ],
 )
 def test_a_masks_pet_is_what_is_bright_or_opaque_by_more_than_half(values, pet):
-    assert own._pet_of(Image.fromarray(np.array([values], dtype=np.uint8)))[0].tolist() == pet
+    assert (own._trimap_of(Image.fromarray(np.array([values], dtype=np.uint8)))[0] == 1).tolist() == pet
 
 
 def test_soft_sums_are_of_the_scored_pixels_and_their_target():
