@@ -12,7 +12,7 @@ run: .venv/.installed
 	@.venv/bin/snakemake --snakefile workflow/Snakefile --cores all --keep-going --rerun-incomplete --nolock $(if $(FORCE),--forcerun notebook) --quiet rules reason host
 
 report: .venv/.installed
-	@.venv/bin/petseg report runs/$(if $(filter %sweeps/$(notdir $(PROFILE)),$(PROFILE)),sweeps/)$(basename $(notdir $(PROFILE))) --pdf
+	@.venv/bin/petseg report runs/$(if $(filter sweeps/% profiles/sweeps/% %/profiles/sweeps/%,$(PROFILE)),sweeps/)$(basename $(notdir $(PROFILE))) --pdf
 
 sweep: export PETSEG_SWEEP = $(SWEEP)
 sweep: .venv/.installed

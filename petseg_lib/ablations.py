@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t as student
 
-from petseg_lib.comparison import ROUNDING, Interval, mean_interval, percent, same_images
+from petseg_lib.comparison import ROUNDING, Interval, apart, mean_interval, percent, same_images
 from petseg_lib.config import NOTEBOOKS, shown
 from petseg_lib.evaluation import dice_per_image
 from petseg_lib.profiles import Profile
@@ -60,7 +60,7 @@ class Answer:
         lead = self.difference if self.difference.mean >= 0 else -self.difference
         interval = f"{percent(confidence)} interval {lead.low:+z.4f} to {lead.high:+z.4f}"
         grounds = f"({interval}, {seeds} seed{'s' if seeds > 1 else ''}, {images} image{'s' if images > 1 else ''})"
-        amount = f"{lead.mean:.4f} dice_image"
+        amount = f"{apart(lead.mean)} dice_image"
         if np.array_equal(*self.dice):
             words = f"{self.first} and {self.second} have the same dice_image on each of these images."
         elif self.outcome == "not told apart":

@@ -62,5 +62,5 @@ def convention_verdict(conventions: pd.DataFrame, run: str) -> str:
 
 def _span(values: pd.Series) -> str:
     lowest, highest = values.idxmin(), values.idxmax()
-    apart = values.max() - values.min()
-    return f"{values.min():.4f} ({', '.join(lowest)}) to {values.max():.4f} ({', '.join(highest)}), {apart:.4f} apart"
+    distance = apart(values.max() - values.min())
+    return f"{values.min():.4f} ({', '.join(lowest)}) to {values.max():.4f} ({', '.join(highest)}), {distance} apart"

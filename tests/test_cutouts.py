@@ -1,5 +1,6 @@
 """Pets cut out of photographs without trimaps: what is read, what is written, and what is said of it."""
 
+import os
 import shutil
 from pathlib import Path
 from unittest.mock import Mock
@@ -55,6 +56,12 @@ def test_photographs_are_found_by_name_and_evenly_spaced(folder, tmp_path):
         cutouts.photographs_in("nowhere")
     with pytest.raises(DatasetError, match=r"inner has no photograph: files named \.jpg, \.jpeg"):
         cutouts.photographs_in(folder / "inner")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs links")
+def test_a_link_to_nothing_is_no_folder_that_could_be_passed_over(folder):
+    (folder / "gone.jpg").symlink_to("elsewhere.jpg")
+    assert "gone.jpg" in [path.name for path in cutouts.photographs_in(folder)]
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import os
 import shutil
 import tarfile
 import threading
+import time
 from collections import namedtuple
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -135,6 +136,14 @@ def test_a_full_download_and_a_second_call_without_network(server, archives, fol
     for complete in (source.parent / "oxford-iiit-pet", source.parent):
         assert download(str(complete), progress=False, archives=archives, pairs=PAIRS) == complete
     assert len(server.requests) == 2 and capsys.readouterr().err == ""
+
+
+def test_what_a_killed_unpacking_left_goes_with_a_later_one(server, archives, folder):
+    left = folder / ".unpack-left"
+    (left / "images").mkdir(parents=True)
+    os.utime(left, (time.time() - 25 * 3600,) * 2)
+    download(folder, progress=False, archives=archives, pairs=PAIRS)
+    assert not left.exists()
 
 
 def test_the_real_archives_are_those_of_torchvision():

@@ -623,7 +623,8 @@ def test_pictures_of_ones_own_beside_the_figures_have_their_words_on_one_line_an
     text = PngInfo()
     text.add_itxt("Description", "my picture\r\nof rex")
     Image.new("L", (2, 2)).save(tmp_path / "mine.png", pnginfo=text)
-    (tmp_path / "torn.png").write_bytes(b"")
+    (tmp_path / "torn.png").write_bytes((tmp_path / "mine.png").read_bytes()[:60])
+    (tmp_path / "folder.png").mkdir()
     figures.save_figure(figures.training_curves(make_history(2)), tmp_path, "curves", "C.", ("png",))
     readme = (tmp_path / "README.md").read_text()
     assert "## curves" in readme and "my picture of rex" in readme and "torn" not in readme

@@ -11,7 +11,7 @@ from PIL import Image
 from petseg_lib.cli import main
 from petseg_lib.config import ReadableError
 from petseg_lib.data.check import check_folder
-from petseg_lib.data.own import _name, from_masks
+from petseg_lib.data.own import _name, _trimap_of, from_masks
 from petseg_lib.data.pets import load_pets
 from petseg_lib.data.pictures import DatasetError, read_photograph, read_trimap
 
@@ -117,6 +117,46 @@ def test_a_trimap_among_the_masks_stays_one_and_an_inverted_mask_is_named(mine):
     assert said.endswith("; pet in all four corners, see whether their masks are inverted: cut.bmp")
 
 
+LARGE = np.zeros((300, 200), bool)
+LARGE[50:150, 30:90] = True
+
+
+@pytest.mark.parametrize("quality", [95, 75, 50])
+@pytest.mark.parametrize("colour", [(128, 128, 128), (240, 240, 240), (200, 30, 30), (128, 0, 0)])
+def test_what_jpeg_makes_of_a_masks_colour_is_no_third_value(tmp_path, colour, quality):
+    Image.fromarray(np.where(LARGE[..., None], np.uint8(colour), np.uint8(0))).save(tmp_path / "mask.jpg", quality=quality)
+    with Image.open(tmp_path / "mask.jpg") as mask:
+        assert ((_trimap_of(mask) == 1) != LARGE).mean() < 0.01  # at the edge
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        cv2.GaussianBlur(np.where(LARGE, 255, 0).astype(np.uint8), (0, 0), 9),  # an eraser's wide soft edge
+        cv2.resize(cv2.resize(np.where(LARGE, 200, 0).astype(np.uint8), (50, 75)), (200, 300), interpolation=cv2.INTER_CUBIC),
+        np.where(LARGE, np.where(np.arange(200) == 40, 100, 200), 0).astype(np.uint8),  # a line of a third value
+    ],
+)
+def test_edges_and_lines_of_other_values_are_no_area(mask):
+    found = _trimap_of(Image.fromarray(mask)) == 1
+    assert np.array_equal(found, mask > mask.max() / 2)
+
+
+@pytest.mark.parametrize("third", [60, 100, 140])
+def test_an_area_of_a_third_value_is_refused_on_either_side_of_one_half(third):
+    mask = np.where(LARGE, 200, 0).astype(np.uint8)
+    mask[200:240, 100:140] = third
+    with pytest.raises(DatasetError, match=f"has areas of the values 0, {third}, 200, but a mask has two"):
+        _trimap_of(Image.fromarray(mask))
+
+
+def test_a_pet_in_three_corners_is_no_inverted_mask(mine):
+    corners = np.ones(SHAPE, np.uint8)
+    corners[:10, :10] = 0
+    draw(mine / "masks" / "cut.png", corners)
+    assert "inverted" not in from_masks(mine / "photographs", mine / "masks", mine / "out")
+
+
 def test_a_masks_soft_edge_is_no_third_value(mine):
     soft = cv2.GaussianBlur(np.where(PET, 255, 0).astype(np.uint8), (7, 7), 0)
     draw(mine / "masks" / "rex.png", soft)
@@ -206,7 +246,7 @@ def draw(path: Path, values: np.ndarray) -> None:
         ),
         (
             lambda mine: [(mine / f"masks/{name}.png").write_bytes(b"") for name in ("rex", "red_1")], {}, DatasetError,
-            r"2 of 6 pairs cannot be used: the mask .*red_1\.png .*, the mask .*rex\.png ",
+            r"2 of 6 pairs cannot be used: the mask .*red_1\.png .*; the mask .*rex\.png ",
         ),
         (
             lambda mine: (mine / "masks/rex.png").write_bytes((mine / "masks/red_1.png").read_bytes()[:-30]), {}, DatasetError,

@@ -93,7 +93,7 @@ def from_masks(
             turned += [photograph.name] * doubts.turned
             inverted += [photograph.name] * doubts.inverted
         if reasons:
-            raise DatasetError(f"{len(reasons)} of {len(pairs)} pairs cannot be used: {some(reasons)}")
+            raise DatasetError(f"{len(reasons)} of {len(pairs)} pairs cannot be used: {some(reasons, '; ')}")
         names = np.random.default_rng(seed).permutation(sorted(pairs)).tolist()
         tested = min(max(1, round(test_share * len(names))), len(names) - 3)
         number = next(number for number, each in SPECIES.items() if each == species)
@@ -184,18 +184,24 @@ def _trimap_of(mask: Image.Image) -> np.ndarray:
 
 def _marked(values: np.ndarray, nothing: str, more: str) -> np.ndarray:
     """The trimap of a mask: pet where its values are above half of the largest one."""
-    low, high = float(values.min()), float(values.max())
-    pet = values > high / 2
+    pet = values > values.max() / 2
     if not pet.any():
         raise DatasetError(f"is {nothing} all over: it marks no pet")
-    between = np.abs(values - (low + high) / 2) < (high - low) * 15 / 32  # not what JPEG makes of black and white
-    inner = values[1:-1, 1:-1]
-    areas = between[1:-1, 1:-1]  # a soft edge has shades, but none that goes on to all sides
-    for other in (values[:-2, 1:-1], values[2:, 1:-1], values[1:-1, :-2], values[1:-1, 2:]):
-        areas = areas & (inner == other)
-    if areas.sum() > SHARE_OF_AN_AREA * values.size:
-        shades = some(f"{shade:g}" for shade in np.unique([low, *inner[areas], high]))
-        raise DatasetError(f"has areas of the values {shades}, but a mask has two: make what is pet 255 and the rest 0")
     if pet.all():
         raise DatasetError(f"marks every pixel: pet must be {more} than the rest")
+    low, high = (_most_frequent(values[where]) for where in (~pet, pet))
+    inner = values[1:-1, 1:-1]
+    # Shades of a soft edge do not go on to all sides; JPEG makes others of a plain area, but near to it.
+    area = np.minimum(np.abs(inner - low), np.abs(inner - high)) > abs(high - low) / 32
+    for other in (values[:-2, 1:-1], values[2:, 1:-1], values[1:-1, :-2], values[1:-1, 2:]):
+        area &= inner == other
+    shades, counts = np.unique(inner[area], return_counts=True)
+    if len(shades := shades[counts > SHARE_OF_AN_AREA * values.size]):
+        all_of_them = some(f"{shade:g}" for shade in sorted([low, *shades.tolist(), high]))
+        raise DatasetError(f"has areas of the values {all_of_them}, but a mask has two: make what is pet 255 and the rest 0")
     return np.where(pet, np.uint8(PET), np.uint8(BACKGROUND))
+
+
+def _most_frequent(values: np.ndarray) -> float:
+    there, counts = np.unique(values, return_counts=True)
+    return float(there[counts.argmax()])

@@ -81,7 +81,7 @@ def photographs_in(place: str | Path, limit: int = 0) -> list[Path]:
     if path.is_file():
         return [path]
     files = sorted(
-        file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and file.is_file()
+        file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and not file.is_dir()
     )
     if not files:
         raise DatasetError(f"{place} has no photograph: files named {', '.join(SUFFIXES)} are looked for")
@@ -226,7 +226,7 @@ def _without_warnings() -> Iterator[None]:
         yield
 
 
-def some(items: Iterable[object]) -> str:
+def some(items: Iterable[object], between: str = ", ") -> str:
     """The first few of many, for an error sentence: `a, b, c, d, e and 7 more`."""
     items = [str(item) for item in items]
-    return ", ".join(items[:5]) + (f" and {len(items) - 5} more" if len(items) > 5 else "")
+    return between.join(items[:5]) + (f" and {len(items) - 5} more" if len(items) > 5 else "")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from petseg_lib.disk import write_atomically
@@ -92,8 +92,8 @@ def _captions(folder: Path) -> str:
         try:
             with Image.open(path) as image:
                 caption = " ".join(image.info.get("Description", "").split())  # of a picture of one's own, on one line as well
-        except UnidentifiedImageError:
-            continue  # no figure
+        except OSError:
+            continue  # damaged, and so no figure
         files = [f"[{kind.upper()}]({path.stem}.{kind})" for kind in LINKED if path.with_suffix(f".{kind}").is_file()]
         parts.append(f"\n## {path.stem}\n\n![{path.stem}]({path.name})\n\n{caption}\n\n{' · '.join(files)}\n")
     return "".join(parts)

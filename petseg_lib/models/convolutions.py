@@ -72,9 +72,11 @@ class Conv3x3(nn.Conv2d):
 
 
 class Conv1x1(nn.Conv2d):
-    """A convolution, 1x1, made without a bias. oneDNN's weights' gradient of one with a stride writes beyond its memory where it has fewer channels
-    than a block, 8 with AVX2 and 16 with AVX-512 (PyTorch 2.14; uxlfoundation/oneDNN issue 6035): on a CPU the pixels that the
-    stride passes over are then left out before it.
+    """A convolution, 1x1, made without a bias.
+
+    oneDNN's weights' gradient of one with a stride writes beyond its memory where it has fewer channels than a block, 8 with
+    AVX2 and 16 with AVX-512 (PyTorch 2.14; uxlfoundation/oneDNN issue 6035): on a CPU the pixels that the stride passes over
+    are then left out before it.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
