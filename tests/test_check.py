@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import types
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -358,9 +359,9 @@ def test_a_split_of_which_nothing_is_left_is_refused(tiny_dataset):
         usable(load_pets(root), "skip")
 
 
-def test_a_file_that_only_could_not_be_read_now_is_read_again(tiny_dataset, monkeypatch):
-    root = tiny_dataset()
-    dataset = load_pets(root)
+@contextmanager
+def not_readable_now(monkeypatch):
+    """The photograph of TIDY is there, and may not be read for the moment."""
     read = Path.read_bytes
 
     def refused(path):
@@ -370,6 +371,13 @@ def test_a_file_that_only_could_not_be_read_now_is_read_again(tiny_dataset, monk
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "read_bytes", refused)
+        yield
+
+
+def test_a_file_that_only_could_not_be_read_now_is_read_again(tiny_dataset, monkeypatch):
+    root = tiny_dataset()
+    dataset = load_pets(root)
+    with not_readable_now(monkeypatch):
         _, reasons = usable(dataset, "skip")
     assert reasons == {TIDY: f"{PHOTOGRAPH} cannot be opened: Permission denied"}
     assert usable(dataset, "stop") == (dataset, {})
@@ -378,15 +386,8 @@ def test_a_file_that_only_could_not_be_read_now_is_read_again(tiny_dataset, monk
 def test_a_pair_of_which_one_file_is_damaged_and_the_other_not_readable_now_is_read_again(tiny_dataset, monkeypatch):
     root = tiny_dataset()
     (root / MASK).write_bytes(b"no picture")
-    dataset, read = load_pets(root), Path.read_bytes
-
-    def refused(path):
-        if path.name == f"{TIDY}.jpg":
-            raise PermissionError(13, "Permission denied")
-        return read(path)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "read_bytes", refused)
+    dataset = load_pets(root)
+    with not_readable_now(monkeypatch):
         assert "Permission denied" in usable(dataset, "skip")[1][TIDY]
     assert "Permission denied" not in usable(dataset, "skip")[1][TIDY]
 
