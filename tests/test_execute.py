@@ -1,5 +1,6 @@
 """`petseg run` in processes of its own, with stand-in notebooks."""
 
+import io
 import json
 import os
 import shutil
@@ -19,7 +20,17 @@ from petseg_lib.cli import main
 from petseg_lib.config import NOTEBOOKS, ParameterError
 from petseg_lib.data.pictures import DatasetError
 from petseg_lib.data.synthetic import draw_pets
-from petseg_lib.execute import KERNEL_STARTS, NotebookError, _last_error, duration, execute, resolve, run_again, run_notebook
+from petseg_lib.execute import (
+    KERNEL_STARTS,
+    NotebookError,
+    _last_error,
+    _show,
+    duration,
+    execute,
+    resolve,
+    run_again,
+    run_notebook,
+)
 from petseg_lib.locks import LockError
 from petseg_lib.notebooks import cleaned, refresh_notebooks, unclean_notebooks
 from petseg_lib.profiles import load_profile
@@ -278,6 +289,20 @@ def test_every_command_has_help(command, capsys):
 
 def test_durations_read_well():
     assert [duration(s) for s in (0.4, 42, 185, 7800)] == ["0 s", "42 s", "3 min 5 s", "2 h 10 min"]
+    assert [duration(s) for s in (59.4, 60, 3599, 3600)] == ["59 s", "1 min 0 s", "59 min 59 s", "1 h 0 min"]
+
+
+def test_a_bar_that_rewrites_its_line_is_shown_as_it_ends(capsys):
+    _show(io.StringIO("begins\n 10%\r 50%\r100%\r\n"), "unet")
+    assert capsys.readouterr().out == "[unet] begins\n[unet] 100%\n"
+
+
+def test_what_an_earlier_failure_left_goes_with_the_next_run(workspace):
+    notebook, folder = write_notebook(workspace / "notebooks", NAME), workspace / "runs" / "x"
+    folder.mkdir(parents=True)
+    (folder / "error.txt").write_text("run x failed")
+    execute(notebook, folder, {"run_dir": "runs/x"})
+    assert (folder / "metrics.json").is_file() and not (folder / "error.txt").exists()
 
 
 def dirty_notebook(workspace: Path):
