@@ -13,6 +13,7 @@ from benchmarks.recipes import HERE, RECIPES, load
 from petseg_lib.ablations import interval_over_seeds
 from petseg_lib.disk import write_atomically
 from petseg_lib.figures import dice_over_time
+from petseg_lib.words import in_words
 
 TABLE, FIGURE = HERE / "RECIPES.md", HERE / "dice_over_time.svg"
 # The figure's recipes: as many as its colours can tell apart.
@@ -70,7 +71,7 @@ def cost(entries: list[dict[str, Any]]) -> str:
 def gained(differences: list[np.ndarray], over: str = "") -> str:
     """A gain in words, of the differences of each seed (one a row) on each image."""
     gain, count = interval_over_seeds(np.stack(differences)), len(differences)
-    return f"{gain.mean:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]{over}, {count} seed{'s' if count > 1 else ''}"
+    return f"{gain.mean:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]{over}, {in_words(count, 'seed')}"
 
 
 def write_table() -> None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.timing import quotient, spread
+from petseg_lib.words import in_words
 
 Row = dict[str, Any]
 
@@ -61,4 +62,4 @@ def target(what: str, values: float | Sequence[float], *, at_least: float | None
 
 
 def in_rounds(rounds: int) -> str:
-    return f"{rounds} round{'s' if rounds > 1 else ''}"
+    return in_words(rounds, "round")

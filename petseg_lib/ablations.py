@@ -13,6 +13,7 @@ from petseg_lib.evaluation import dice_per_image
 from petseg_lib.profiles import Profile
 from petseg_lib.runs import OF_NO_RESULT, Run, RunError, is_finished
 from petseg_lib.sweeps import as_stated, folder_of, left_open
+from petseg_lib.words import in_words
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Answer:
         seeds, images = self.dice.shape[1:]
         lead = self.difference if self.difference.mean >= 0 else -self.difference
         interval = f"{percent(confidence)} interval {lead.low:+z.4f} to {lead.high:+z.4f}"
-        grounds = f"({interval}, {seeds} seed{'s' if seeds > 1 else ''}, {images} image{'s' if images > 1 else ''})"
+        grounds = f"({interval}, {in_words(seeds, 'seed')}, {in_words(images, 'image')})"
         amount = f"{apart(lead.mean)} dice_image"
         if np.array_equal(*self.dice):
             words = f"{self.first} and {self.second} have the same dice_image on each of these images."

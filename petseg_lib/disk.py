@@ -16,7 +16,7 @@ from petseg_lib.config import ReadableError, shown, workspace
 
 WINDOWS = os.name == "nt"
 SECONDS_TO_LET_GO = 2
-SECONDS_AT_WORK = 24 * 3600
+SECONDS_AT_WORK = 24 * 3600  # on what is written aside, at the very most
 NO_ROOM = {getattr(errno, name) for name in ("ENOSPC", "EFBIG", "EDQUOT") if hasattr(errno, name)}
 CANNOT_FLUSH = (errno.EINVAL, errno.ENOTSUP)  # what some network, virtual and FUSE file systems answer of a folder
 

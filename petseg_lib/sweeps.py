@@ -229,7 +229,8 @@ def run_sweep(file: str, threads: int = 0, dry_run: bool = False, snakemake: Seq
         dry_run: only say the plan.
         snakemake: further options of Snakemake.
     """
-    path, sweep = find_sweep(file), load_sweep(file, settings_from_environment())
+    path = find_sweep(file)
+    sweep = load_sweep(path, settings_from_environment())
     gpus = visible_gpus()
     count = len(gpus) or int(computes_on_gpu())  # Apple's has no id
     cores = usable_cores()

@@ -197,8 +197,8 @@ def _marked(values: np.ndarray, nothing: str, more: str) -> np.ndarray:
         area &= inner == other
     shades, counts = np.unique(inner[area], return_counts=True)
     if len(shades := shades[counts > SHARE_OF_AN_AREA * values.size]):
-        all_of_them = some(f"{shade:g}" for shade in sorted([low, *shades.tolist(), high]))
-        raise DatasetError(f"has areas of the values {all_of_them}, but a mask has two: make what is pet 255 and the rest 0")
+        levels = some(f"{level:g}" for level in sorted([low, *shades.tolist(), high]))
+        raise DatasetError(f"has areas of the values {levels}, but a mask has two: make what is pet 255 and the rest 0")
     return np.where(pet, np.uint8(PET), np.uint8(BACKGROUND))
 
 

@@ -7,6 +7,7 @@ from textwrap import wrap
 from typing import Any, Literal
 
 from petseg_lib.data.pictures import DatasetError
+from petseg_lib.words import in_words
 
 STOPS = "training stops"
 UNUSABLE = "training stops; left out under bad_samples: skip"
@@ -69,17 +70,10 @@ class Check:
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
         listed = ", ".join(f"{count} {split}" for split, count in self.pets.items())
         stopping = sum(problem.level != "note" for problem in self.problems)
-        verdict = (
-            "training can start"
-            if self.trainable
-            else "1 problem stops training"
-            if stopping == 1
-            else f"{stopping} problems stop training"
-        )
-        notes = len(self.problems) - stopping
-        return "\n".join(
-            [*lines, f"{sum(self.pets.values())} pets ({listed}): {verdict}; {notes} note{'' if notes == 1 else 's'}"]
-        )
+        stop = f"{in_words(stopping, 'problem')} {'stops' if stopping == 1 else 'stop'} training"
+        verdict = "training can start" if self.trainable else stop
+        notes = in_words(len(self.problems) - stopping, "note")
+        return "\n".join([*lines, f"{sum(self.pets.values())} pets ({listed}): {verdict}; {notes}"])
 
     def as_dict(self) -> dict[str, Any]:
         """The same for JSON: `trainable`, `pets` and `problems`, each with file, problem, consequence and level."""

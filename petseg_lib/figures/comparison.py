@@ -10,7 +10,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from petseg_lib.comparison import percent
 from petseg_lib.figures.canvas import chart, fitted, styled
-from petseg_lib.figures.style import GREY, INK, breed_label, in_words, run_looks
+from petseg_lib.figures.style import GREY, INK, breed_label, run_looks
+from petseg_lib.words import in_words
 
 
 @styled

@@ -21,8 +21,8 @@ from petseg_lib.figures.style import (
     SPLITS,
     VERMILION,
     breed_label,
-    in_words,
 )
+from petseg_lib.words import in_words
 
 _DEFINITIONS = (
     (BLUE, "o"),

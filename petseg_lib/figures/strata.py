@@ -6,7 +6,8 @@ from matplotlib.figure import Figure
 
 from petseg_lib.comparison import percent
 from petseg_lib.figures.canvas import chart, styled
-from petseg_lib.figures.style import in_words, run_looks
+from petseg_lib.figures.style import run_looks
+from petseg_lib.words import in_words
 
 _TITLES = {
     "species": "species",

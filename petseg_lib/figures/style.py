@@ -118,11 +118,6 @@ def breed_label(name: str) -> str:
     return name.replace("_", " ")
 
 
-def in_words(number: int, noun: str) -> str:
-    """`1 image`, `2 images`."""
-    return f"{number} {noun}" + ("" if number == 1 else "s")
-
-
 def rgb(colour: str) -> np.ndarray:
     """A colour as three floats in [0, 1]."""
     return np.array(to_rgb(colour))
