@@ -186,10 +186,11 @@ def _evaluate(options: argparse.Namespace) -> None:
 def _predict(options: argparse.Namespace) -> int:
     from petseg_lib.cutouts import cut_out_folder
     from petseg_lib.data.pictures import passed_over, some
+    from petseg_lib.words import in_words
 
     table, left_out = cut_out_folder(options.run_dir, options.photographs, options.out, options.threshold)
     print(table.to_string(index=False, float_format="{:.4f}".format))
-    print(f"{len(table)} photographs: {options.out}/cutouts, {options.out}/masks, {options.out}/cutouts.csv")
+    print(f"{in_words(len(table), 'photograph')}: {options.out}/cutouts, {options.out}/masks, {options.out}/cutouts.csv")
     for reason in left_out.values():
         print(f"petseg: left out: {reason}", file=sys.stderr)
     if others := passed_over(options.photographs):

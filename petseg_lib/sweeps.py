@@ -16,6 +16,7 @@ from petseg_lib.execute import duration, run_again
 from petseg_lib.gpus import computes_on_gpu, usable_cores, visible_gpus
 from petseg_lib.profiles import REPOSITORY, Profile, find_sweep, load_profile, settings_from_environment
 from petseg_lib.runs import Run, RunError, is_finished
+from petseg_lib.words import in_words
 
 STATES = ("done", "failed", "not finished", "of other parameters")
 
@@ -103,7 +104,7 @@ def plan(sweep: Profile, at_once: int, each: bool = False, force: bool = False) 
     changed = [run for run in sweep.runs if is_changed(runs[run], parameters[run])]
     complete = [run for run in sweep.runs if runs[run].complete and run not in changed]
     to_do = list(sweep.runs) if force else [run for run in sweep.runs if run not in complete]
-    words = f"{sweep.name}: {len(sweep.runs)} runs, {len(complete)} of them finished, {len(to_do)} to do"
+    words = f"{sweep.name}: {in_words(len(sweep.runs), 'run')}, {len(complete)} of them finished, {len(to_do)} to do"
     if force and complete:
         words += ", those finished again (FORCE)"
     if changed:
@@ -215,7 +216,7 @@ def write_summary(sweep: Profile) -> None:
     if "seconds" in table:
         words += f"; {duration(table['seconds'].sum())} of jobs"
         words += f", at most {table['memory_mb'].max():,.0f} MB each" if table["memory_mb"].notna().any() else ""
-    print(f"{len(table)} runs: {words} ({shown(path)})", flush=True)
+    print(f"{in_words(len(table), 'run')}: {words} ({shown(path)})", flush=True)
 
 
 def run_sweep(file: str, threads: int = 0, dry_run: bool = False, snakemake: Sequence[str] = ()) -> int:

@@ -86,7 +86,7 @@ def test_a_profile_says_how_many_runs_of_its_sweep_are_done(folder):
     command += ["--quiet", "rules", "reason", "host"]
     given = os.environ | {"PROFILE": "asking"}
     result = subprocess.run(command, check=True, env=given, capture_output=True, text=True, cwd=folder, timeout=300)
-    assert result.stdout.startswith("3 runs of a sweep are to do; what each says stands in its said.txt")
+    assert result.stdout.startswith("3 runs of a sweep to do; what each says stands in its said.txt")
     assert "3 of 6 steps (50%) done" in result.stderr.splitlines(), "three runs of the sweep, 06, the report, all"
 
 

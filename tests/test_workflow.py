@@ -94,7 +94,7 @@ def test_a_first_run_makes_all_and_says_where_to_look(workspace, finished):
         "[unet] epoch 1",
         "[unet] epoch 2",
         "runs/small/report.html",
-        "All 2 runs of profile small are done.",
+        "Done, 2 runs of profile small.",
         "Look at runs/small/report.html (the notebooks), runs/small/ (the runs), figures/small/ (the figures).",
     ]
     for name in ("unet/metrics.json", "unet/notebook.ipynb", "unet/benchmark.tsv", "report.html"):
@@ -104,7 +104,7 @@ def test_a_first_run_makes_all_and_says_where_to_look(workspace, finished):
 def test_a_second_run_finds_all_done(finished):
     _, second = finished
     assert (second.returncode, second.stderr) == (0, "")
-    assert second.stdout.splitlines()[0] == "All 2 runs of profile small are done."
+    assert second.stdout.splitlines()[0] == "Done, 2 runs of profile small."
     assert "begins" not in second.stdout
 
 
