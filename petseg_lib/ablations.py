@@ -61,6 +61,7 @@ class Answer:
         lead = self.difference if self.difference.mean >= 0 else -self.difference
         interval = f"{percent(confidence)} interval {lead.low:+z.4f} to {lead.high:+z.4f}"
         grounds = f"({interval}, {in_words(seeds, 'seed')}, {in_words(images, 'image')})"
+        grounds += "; another seed is not in this interval" if seeds == 1 else ""
         amount = f"{apart(lead.mean)} dice_image"
         if np.array_equal(*self.dice):
             words = f"{self.first} and {self.second} have the same dice_image on each of these images."
@@ -77,7 +78,7 @@ class Answer:
         return words + of_report.get(self.of_report, "")
 
 
-def interval_over_seeds(differences: np.ndarray, confidence: float = 0.95, samples: int = 2000) -> Interval:
+def interval_over_seeds(differences: np.ndarray, confidence: float = 0.95) -> Interval:
     """The mean of differences and its interval over seeds and images at once.
 
     Each seed's effect and each image's is taken for drawn, independently, since every seed is measured on the same images
@@ -89,11 +90,10 @@ def interval_over_seeds(differences: np.ndarray, confidence: float = 0.95, sampl
     Args:
         differences: (S, N) of Dice, in [-1, 1], by seed and image.
         confidence: of the interval, above 0.5 to below 1.
-        samples: resamples of the bootstrap.
     """
     seeds, images = differences.shape
     if seeds == 1:
-        return mean_interval(differences[0], confidence, samples)
+        return mean_interval(differences[0], confidence)
     mean = float(differences.mean())
     if images == 1:
         return Interval(mean, -np.inf, np.inf)
@@ -146,7 +146,7 @@ def dice_by_seed(runs: dict[str, dict[int, Run]]) -> dict[str, np.ndarray]:
     return {variant: np.stack([next(dice) for _ in seeds]) for variant, seeds in runs.items()}
 
 
-def answers(sweep: Profile, dice: dict[str, np.ndarray], confidence: float = 0.95, samples: int = 2000) -> dict[str, Answer]:
+def answers(sweep: Profile, dice: dict[str, np.ndarray], confidence: float = 0.95) -> dict[str, Answer]:
     """The answer to each of a sweep's questions, by its name.
 
     Args:
@@ -155,7 +155,7 @@ def answers(sweep: Profile, dice: dict[str, np.ndarray], confidence: float = 0.9
     found = {}
     for name, question in sweep.questions.items():
         first, second = question["first"], question["second"]
-        interval = interval_over_seeds(dice[second] - dice[first], confidence, samples)
+        interval = interval_over_seeds(dice[second] - dice[first], confidence)
         found[name] = Answer(
             question["question"],
             question.get("why", ""),

@@ -129,7 +129,7 @@ def best_threshold(dice: np.ndarray) -> float:
 
 
 def threshold_table(
-    valid: dict[str, ProbabilityCounts], test: dict[str, ProbabilityCounts], confidence: float = 0.95, samples: int = 2000
+    valid: dict[str, ProbabilityCounts], test: dict[str, ProbabilityCounts], confidence: float = 0.95
 ) -> pd.DataFrame:
     """What a threshold chosen on the valid split gives on the test split, beside 0.5.
 
@@ -145,7 +145,7 @@ def threshold_table(
         on_valid, on_test = dice_by_threshold(counts), dice_by_threshold(test[name])
         threshold = best_threshold(on_valid)
         half, chosen = (np.flatnonzero(value == THRESHOLDS)[0] for value in (0.5, threshold))
-        gain = mean_interval(on_test[:, chosen] - on_test[:, half], confidence, samples)
+        gain = mean_interval(on_test[:, chosen] - on_test[:, half], confidence)
         means = {
             f"{split}_{kind}": dice[:, place].mean()
             for split, dice in (("valid", on_valid), ("test", on_test))
@@ -169,7 +169,7 @@ def threshold_verdict(row: Any, confidence: float = 0.95) -> str:
     if row.threshold == 0.5:
         return f"{chosen}: it is 0.50 that is best on valid, so nothing is gained or lost."
     sentence = f"{chosen} and 0.50 gives {row.test_half:.4f}: {row.gain:+.4f} ({percent(confidence)} interval {row.low:+.4f} to {row.high:+.4f})"
-    worth = "which may be chance: 0.50 is as good a choice"
+    worth = "which these images do not tell from chance"
     if row.low > 0:
         worth = "a gain that images drawn by chance do not explain; another training needs a threshold of its own"
     if row.high < 0:

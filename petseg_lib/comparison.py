@@ -1,4 +1,4 @@
-"""Many runs side by side, with intervals: what differs, and whether the difference is real."""
+"""Many runs side by side, with intervals: what differs, and whether these images tell it."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -8,7 +8,6 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 from lightning_fabric import Fabric
-from scipy.stats import bootstrap
 from scipy.stats import t as student
 
 from petseg_lib.checkpoints import load_model
@@ -19,10 +18,8 @@ from petseg_lib.data.pets import PetDataset
 from petseg_lib.evaluation import ConstantModel, dice_per_image, dice_table, evaluate, policies_with_target
 from petseg_lib.runs import Run, RunError
 
-TOO_CLOSE = 0.01  # two models closer than this on one seed are not called different
-FEW_IMAGES = 20  # with fewer, 95% intervals of the bootstrap miss the truth up to every second time
+TOO_CLOSE = 0.02  # two seeds of one recipe may lie this far apart (benchmarks/recipes.json)
 ROUNDING = 1e-12  # values of Dice that differ by less are equal
-VALUES_AT_ONCE = 2**22  # resampled in one block: bounds the memory, whatever the count of samples
 
 
 @dataclass(frozen=True)
@@ -41,13 +38,11 @@ class Interval:
         return f"{self.mean:.4f} [{self.low:.4f}, {self.high:.4f}]"
 
 
-def mean_interval(
-    values: np.ndarray, confidence: float = 0.95, samples: int = 2000, seed: int = 0, lowest: float = -1.0
-) -> Interval:
-    """The mean of values with its bias-corrected and accelerated (BCa) bootstrap interval, by scipy.
+def mean_interval(values: np.ndarray, confidence: float = 0.95, lowest: float = -1.0) -> Interval:
+    """The mean of values and Student's interval of it.
 
-    Below `FEW_IMAGES` values it is Student's interval, since the bootstrap's is too short there (of two values, half of its
-    95% intervals miss the truth; tests/test_evaluation.py bounds Student's misses).
+    A bootstrap's is too short here: most differences of two runs are small and some are large, of which a test split of a
+    few dozen images has too few to draw from (benchmarks/NOTES.md; tests/test_evaluation.py bounds Student's misses).
 
     Args:
         values: (N,) of Dice; for a paired comparison, the differences on the same images.
@@ -57,14 +52,10 @@ def mean_interval(
     mean = float(values.mean())
     if len(values) < 2:
         return Interval(mean, -np.inf, np.inf)
-    if np.ptp(values) < ROUNDING:  # nothing to resample
+    if np.ptp(values) < ROUNDING:
         return Interval(mean, mean, mean)
-    if len(values) < FEW_IMAGES:
-        reach = float(student.ppf((1 + confidence) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
-        return Interval(mean, max(mean - reach, lowest), min(mean + reach, 1.0))
-    batch, random = max(1, VALUES_AT_ONCE // len(values)), np.random.default_rng(seed)
-    result = bootstrap((values,), np.mean, n_resamples=samples, batch=batch, confidence_level=confidence, rng=random)
-    return Interval(mean, float(result.confidence_interval.low), float(result.confidence_interval.high))
+    reach = float(student.ppf((1 + confidence) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
+    return Interval(mean, max(mean - reach, lowest), min(mean + reach, 1.0))
 
 
 def named(runs: Sequence[Run]) -> dict[str, Run]:
@@ -119,13 +110,13 @@ def convention_table(tables: dict[str, pd.DataFrame], batch_sizes: dict[str, int
     return table[table.index.isin(policies_with_target(next(iter(tables.values()))), level="border_policy")]
 
 
-def dice_by_breed(tables: dict[str, pd.DataFrame], confidence: float = 0.95, samples: int = 2000) -> pd.DataFrame:
+def dice_by_breed(tables: dict[str, pd.DataFrame], confidence: float = 0.95) -> pd.DataFrame:
     """dice_image (native, pet) of each breed and run, with its interval: run, species, breed, images, mean, low, high."""
     rows = []
     for run, table in tables.items():
         dice = dice_per_image(table).to_numpy()
         for (species, breed), index in table.groupby(["species", "breed"]).indices.items():
-            interval = mean_interval(dice[index], confidence, samples, lowest=0)
+            interval = mean_interval(dice[index], confidence, lowest=0)
             rows.append((run, species, breed, len(index), interval.mean, interval.low, interval.high))
     return pd.DataFrame(rows, columns=["run", "species", "breed", "images", "mean", "low", "high"])
 
@@ -134,14 +125,13 @@ def paired_difference(
     first: pd.DataFrame,
     second: pd.DataFrame,
     confidence: float = 0.95,
-    samples: int = 2000,
     border_policy: BorderPolicy = "pet",
 ) -> tuple[np.ndarray, Interval]:
     """dice_image (native) of the second less the first, image by image, and the interval of its mean."""
     difference = (
         dice_per_image(second, "native", border_policy).to_numpy() - dice_per_image(first, "native", border_policy).to_numpy()
     )
-    return difference, mean_interval(difference, confidence, samples)
+    return difference, mean_interval(difference, confidence)
 
 
 def percent(share: float) -> str:
@@ -182,7 +172,7 @@ def ranked(tables: dict[str, pd.DataFrame]) -> list[str]:
     return sorted(tables, key=lambda name: -dice_per_image(tables[name]).mean())
 
 
-def paired_table(tables: dict[str, pd.DataFrame], confidence: float = 0.95, samples: int = 2000) -> pd.DataFrame:
+def paired_table(tables: dict[str, pd.DataFrame], confidence: float = 0.95) -> pd.DataFrame:
     """Every pair of runs on the same images: first each run against the best one, the closest pair on top.
 
     Each interval is for its pair alone. Among many runs the best is partly the luckiest on these images.
@@ -196,7 +186,7 @@ def paired_table(tables: dict[str, pd.DataFrame], confidence: float = 0.95, samp
     """
     rows = []
     for better, worse in combinations(ranked(tables), 2):
-        difference, interval = paired_difference(tables[better], tables[worse], confidence, samples)
+        difference, interval = paired_difference(tables[better], tables[worse], confidence)
         rows.append((worse, better, len(difference), int((difference > 0).sum()), interval.mean, interval.low, interval.high))
     return pd.DataFrame(rows, columns=["run", "against", "images", "ahead", "difference", "low", "high"])
 
@@ -234,14 +224,13 @@ def summary_table(
     tables: dict[str, pd.DataFrame],
     floor_tables: dict[str, pd.DataFrame],
     confidence: float = 0.95,
-    samples: int = 2000,
 ) -> pd.DataFrame:
     """One row a run: dice_image (native, pet) with its interval, and what the run cost; the floors, which cost nothing, below."""
     names = ("parameters", "gflop", "images_per_second", "epochs", "best_epoch", "training_seconds")
     costs = {run: {name: found.metrics[name] for name in names} for run, found in runs.items()}
     rows = []
     for name, table in (tables | floor_tables).items():
-        interval = mean_interval(dice_per_image(table).to_numpy(), confidence, samples, lowest=0)
+        interval = mean_interval(dice_per_image(table).to_numpy(), confidence, lowest=0)
         rows.append({"run": name, "dice": interval.mean, "low": interval.low, "high": interval.high} | costs.get(name, {}))
     return pd.DataFrame(rows).astype(dict.fromkeys(("parameters", "epochs", "best_epoch"), "Int64"))
 

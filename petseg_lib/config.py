@@ -240,7 +240,6 @@ class ComparisonParameters(Parameters):
     run_dir: str = Field("runs/demo/comparison", min_length=1, description=Parameters.model_fields["run_dir"].description)
     runs: list[str] = Field(["unet", "resnet34_unet"], min_length=1, description="run folders, or their names beside this run")
     train_missing: bool = Field(True, description="train the profile's runs that are missing")
-    bootstrap_samples: number(int, ge=100, le=10**6) = Field(2000, description="resamples of each interval, 100 or more")
     confidence: number(float, gt=0.5, lt=1) = Field(0.95, description="confidence of each interval, above 0.5 to below 1")
     failures: number(int, ge=1, le=50) = Field(4, description="photographs in the gallery of failures, 1 to 50")
 
@@ -252,7 +251,6 @@ class AblationParameters(Parameters):
     run_dir: str = Field("runs/demo/ablations", min_length=1, description=Parameters.model_fields["run_dir"].description)
     sweep: str = Field("demo", min_length=1, description="sweep with questions: a file, or a name in profiles/sweeps")
     train_missing: bool = Field(True, description="train the sweep's runs that are missing")
-    bootstrap_samples: number(int, ge=100, le=10**6) = Field(2000, description="resamples where there is one seed, 100 or more")
     confidence: number(float, gt=0.5, lt=1) = Field(0.95, description="confidence of each interval, above 0.5 to below 1")
 
 

@@ -54,9 +54,7 @@ def thirds(values: pd.Series, names: tuple[str, str, str]) -> pd.Series:
     return pd.Series(np.array(names)[3 * ranks // len(values)], index=values.index)
 
 
-def dice_by_stratum(
-    tables: dict[str, pd.DataFrame], shapes: pd.DataFrame, confidence: float = 0.95, samples: int = 2000
-) -> pd.DataFrame:
+def dice_by_stratum(tables: dict[str, pd.DataFrame], shapes: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
     """dice_image (native, pet) by species and by thirds of the pets' size and outline, with intervals.
 
     Args:
@@ -70,7 +68,7 @@ def dice_by_stratum(
     rows = []
     for factor, stratum, start, end, index in _strata(shapes):
         for run, dice in dices.items():
-            interval = mean_interval(dice[index], confidence, samples, lowest=0)
+            interval = mean_interval(dice[index], confidence, lowest=0)
             rows.append((factor, stratum, start, end, len(index), run, interval.mean, interval.low, interval.high))
     return pd.DataFrame(rows, columns=["factor", "stratum", "from", "to", "images", "run", "mean", "low", "high"])
 

@@ -15,7 +15,7 @@ from petseg_lib.execute import find_notebook, run_notebook
 from petseg_lib.notebooks import unclean_notebooks
 from petseg_lib.profiles import REPOSITORY, load_profile
 
-FEW = {"epochs": "1", "limit_images": "2", "batch_size": "2", "loader_workers": "0", "bootstrap_samples": "100"}
+FEW = {"epochs": "1", "limit_images": "2", "batch_size": "2", "loader_workers": "0"}
 
 NARROWED = {("best", "unet"): {"width": "16"}}  # a UNet of full width at a larger size runs under `report`
 
