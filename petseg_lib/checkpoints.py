@@ -1,6 +1,7 @@
 """Saving and loading of models: atomically, and without pickle (nothing that is loaded can run code); what a training goes on from."""
 
 import hashlib
+import io
 import json
 import pickle  # for the name of its error alone
 import sys
@@ -75,7 +76,7 @@ def load_model(path: Path) -> tuple[nn.Module, dict[str, Any]]:
             metadata = file.metadata() or {}
         weights = safetensors.torch.load(path.read_bytes())  # not mapped: Windows replaces no file that is
     except safetensors.SafetensorError as error:
-        raise RunError(f"{shown(path)} is no safetensors file: {error}") from None
+        raise RunError(f"{shown(path)} is no safetensors file, or is cut off ({error}): train the run again (--force)") from None
     if "petseg" not in metadata:
         raise RunError(f"{shown(path)} holds weights without a description of their model: petseg did not write it")
     try:
@@ -270,10 +271,11 @@ def load_state(path: Path) -> dict[str, Any]:
     """Read what `save_state` wrote; with `weights_only`, which refuses everything that could run code.
 
     Raises:
-        RunError: the file is damaged, or not one of `save_state`.
+        RunError: the file is damaged.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        # By its bytes: of a file that is cut off, PyTorch seeks to places before its beginning, which the system refuses.
+        return torch.load(io.BytesIO(path.read_bytes()), map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, IndexError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise RunError(

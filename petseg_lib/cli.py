@@ -2,6 +2,7 @@
 
 import argparse
 import io
+import os
 import signal
 import sys
 import traceback
@@ -47,7 +48,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # A name that a pipe of Windows cannot encode is shown escaped, as Python does on stderr by itself.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-    options = _parser().parse_args(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    # What follows -- argparse itself refuses where an option stands between the sweep and it.
+    end = words.index("--") if words[:1] == ["sweep"] and "--" in words else len(words)
+    options = _parser().parse_args(words[:end])
+    options.snakemake = words[end + 1 :]
     # A batch system ends jobs with SIGTERM: what holds for Ctrl-C shall hold for it too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with ExitStack() as stack:
@@ -67,7 +72,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _answer(options: argparse.Namespace) -> int:
     """Carry a subcommand out, and say in a sentence why it ended early."""
     try:
-        return options.command(options) or 0
+        status = options.command(options) or 0
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # whoever read this, `head` say, has gone; Python shall not say so at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except KeyboardInterrupt:
         print("petseg: interrupted", file=sys.stderr)
         return 130
@@ -115,7 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     sweep.add_argument("file", metavar="SWEEP", help="path or name of a sweep, e.g. profiles/sweeps/ablations.yaml")
     sweep.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads of a run (default: chosen)")
     sweep.add_argument("--dry-run", action="store_true", help="only say what there is to do, and about how long it takes")
-    sweep.add_argument("snakemake", nargs="*", metavar="-- OPTION", help="further options of Snakemake, after --")
+    sweep.usage = "petseg sweep [-h] [--threads N] [--dry-run] SWEEP [-- OPTION ...]  (of Snakemake, after --)"
     sweep.set_defaults(command=_sweep)
 
     report = commands.add_parser("report", help="put the finished runs of runs/PROFILE into one report.html, and tables")

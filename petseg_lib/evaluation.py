@@ -234,7 +234,7 @@ class ConstantModel(nn.Module):
 
 
 def evaluate_run(run_dir: str, data: str, split: str = "test") -> pd.DataFrame:
-    """Measure a run again, with its best weights, on any folder: its `dice_table`.
+    """Measure a run again, with its best weights, on any folder: its `dice_table`, and of how many images it is.
 
     Raises:
         RunError: the run has no usable model.
@@ -245,4 +245,5 @@ def evaluate_run(run_dir: str, data: str, split: str = "test") -> pd.DataFrame:
     pets = dataset.split(split)
     cache = open_cache(dataset, pets, description["image_size"])
     batch_size = run.parameters["batch_size"]
-    return dice_table(evaluate(model, dataset, pets, cache, description, open_fabric(), batch_size), batch_size)
+    table = evaluate(model, dataset, pets, cache, description, open_fabric(), batch_size)
+    return dice_table(table, batch_size).assign(images=len(table))

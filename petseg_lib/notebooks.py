@@ -9,6 +9,7 @@ from nbformat import NotebookNode
 
 from petseg_lib.config import NOTEBOOKS, workspace
 from petseg_lib.execute import execute, find_notebook
+from petseg_lib.locks import check_free
 from petseg_lib.sweeps import run_sweep
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -59,6 +60,8 @@ def refresh_notebooks() -> None:
     The parameters are those of the notebooks' own cells, so nothing is injected. A sweep that a notebook reads is run
     before it, as `make run` does: with other threads its results would be others.
     """
+    for lock in (workspace() / "runs").rglob(".lock"):  # before any is removed
+        check_free(lock.parent)
     for name, model in NOTEBOOKS.items():
         path, folder = find_notebook(name), workspace() / model().run_dir
         shutil.rmtree(folder, ignore_errors=True)  # the outputs shall be those of a first run

@@ -7,14 +7,10 @@ combinations of them for every variant, such as seeds) and `questions` (for note
 becomes a profile with a run for each. Where a run's folders lie is derived from the names and never stands in the file.
 """
 
-import difflib
 import itertools
 import os
-import re
 import shlex
 import typing
-from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,14 +19,11 @@ import yaml
 
 from petseg_lib.config import NOTEBOOKS, ParameterError, workspace
 from petseg_lib.disk import expanded
+from petseg_lib.profile_rules import check_different, check_names, check_sections, check_siblings, check_sweep
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-DERIVED = ("run_dir", "figures_dir")
 OF_DATA = {"data", "limit_images", "bad_samples"}  # which notebook 06 hands on to its sweep
 SWEEP_KEYS = {"notebook", "parameters", "variants", "grid", "questions"}
-PLAIN_NAME = r"[A-Za-z0-9_]([A-Za-z0-9_.,=+-]*[A-Za-z0-9_,=+-])?"  # Windows would leave out a point at the end
-PLAIN_NAME_WORDS = "letters, digits and _ . , = + -, with a letter, a digit or _ at its beginning and no point at its end"
-QUESTION_KEYS = {"question", "why", "first", "second", "report"}
 
 
 @dataclass(frozen=True)
@@ -126,16 +119,16 @@ def load_profile(path: str | Path, overrides: dict[str, str] | None = None) -> P
         content["runs"] = {run: section for run, (section, _) in points.items()}
     common, sections = content.get("parameters") or {}, content.get("runs") or {}
     overrides = overrides or {}
-    _check_sections(path, common, sections)
+    check_sections(path, common, sections)
     notebooks = [section["notebook"] for section in sections.values()]
-    _check_names(f"profile {path.stem}", common, NOTEBOOKS)
-    _check_names("the settings", overrides, notebooks or NOTEBOOKS)
+    check_names(f"profile {path.stem}", common, NOTEBOOKS)
+    check_names("the settings", overrides, notebooks or NOTEBOOKS)
     runs = {}
     for run, section in sections.items():
         notebook = section["notebook"]
         known = NOTEBOOKS[notebook].model_fields
         own = {name: value for name, value in section.items() if name != "notebook"}
-        _check_names(f"profile {path.stem}, run {run}", own, [notebook])
+        check_names(f"profile {path.stem}, run {run}", own, [notebook])
         values = {name: value for name, value in (common | own | overrides).items() if name in known}
         run_dir = f"runs/{name}/{run}"
         values = {"run_dir": run_dir, "figures_dir": figures_folder(run_dir)} | values
@@ -143,9 +136,9 @@ def load_profile(path: str | Path, overrides: dict[str, str] | None = None) -> P
             runs[run] = (notebook, checked(notebook, values))
         except ParameterError as error:
             raise ParameterError(f"profile {path.stem}, run {run}: {error}") from None
-    _check_siblings(path, runs)
+    check_siblings(path, runs)
     if points:
-        _check_different(path, runs)
+        check_different(path, runs)
     of_grid = {run: point for run, (_, point) in points.items()}
     return Profile(name, runs, common | overrides, of_grid, content.get("questions") or {})
 
@@ -156,8 +149,10 @@ def settings_for_sweep(sweep: Path, settings: dict[str, str]) -> dict[str, str]:
     The dataset, how much of it, and what the sweep leaves open (a device, say): whatever else it states is part of its questions.
     """
     content = _read(sweep)
-    stated = (_varied(content) | (content.get("parameters") or {}).keys()) - OF_DATA
-    return {name: value for name, value in settings.items() if name not in stated and (name, value) != ("limit_images", "0")}
+    common = content.get("parameters") or {}
+    stated = (_varied(content) | common.keys()) - OF_DATA
+    not_given = [("limit_images", "0"), *([("data", "demo")] if "data" in common else [])]
+    return {name: value for name, value in settings.items() if name not in stated and (name, value) not in not_given}
 
 
 def _varied(content: dict[str, Any]) -> set[str]:
@@ -182,9 +177,18 @@ def checked(notebook: str, values: dict[str, Any]) -> dict[str, Any]:
     for name, value in values.items():
         known = model.model_fields.get(name)
         if known and typing.get_origin(known.annotation) is list and isinstance(value, str):
-            items = (item.strip(" '\"") for item in value.strip("[] ").split(","))
-            values = values | {name: [item for item in items if item]}
+            values = values | {name: _listed(name, value)}
     return model.checked(values).model_dump(include=set(values))
+
+
+def _listed(name: str, text: str) -> list[str]:
+    """The items of a list given as text: a list of YAML or JSON, in which an item in quotes may have a comma, or `a, b`."""
+    if not text.strip().startswith("["):
+        return [item for item in (item.strip(" '\"") for item in text.split(",")) if item]
+    try:
+        return [str(item) for item in yaml.safe_load(text)]
+    except yaml.YAMLError:
+        raise ParameterError(f"parameter {name} is {text}, which is no list: it must be as in [a, b]") from None
 
 
 class _Loader(yaml.SafeLoader):
@@ -215,7 +219,7 @@ def _read(path: Path) -> dict[str, Any]:
 def _points(path: Path, content: dict[str, Any]) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
     """A sweep's runs: name -> (its section, as in a profile; its variant and values of the grid)."""
     variants, grid = content.get("variants") or {}, content.get("grid") or {}
-    _check_sweep(path, variants, grid, content.get("questions") or {})
+    check_sweep(path, variants, grid, content.get("questions") or {})
     points = {}
     for variant, changes in (variants or {"": {}}).items():
         for values in itertools.product(*grid.values()):
@@ -224,76 +228,3 @@ def _points(path: Path, content: dict[str, Any]) -> dict[str, tuple[dict[str, An
             section = {"notebook": content.get("notebook")} | (changes or {}) | chosen
             points[",".join(words)] = (section, ({"variant": variant} if variant else {}) | chosen)
     return points
-
-
-def _check_sweep(path: Path, variants: Any, grid: Any, questions: Any) -> None:
-    if not all(isinstance(part, dict) for part in (variants, grid, questions)):
-        raise ParameterError(f"{path}: `variants`, `grid` and `questions` must each map names to values")
-    if not variants and not grid:
-        raise ParameterError(f"{path}: a sweep must have `variants` or a `grid`")
-    for name, values in grid.items():
-        if not isinstance(values, list) or not values or len({str(value) for value in values}) < len(values):
-            raise ParameterError(f"{path}: grid has {name}: {values!r}, but it must be a list of different values")
-    for variant, changes in variants.items():
-        if not isinstance(variant, str) or not isinstance(changes or {}, dict):
-            raise ParameterError(f"{path}: variant {variant!r} is {changes!r}, but it must be a name with a map of parameters")
-        both = grid.keys() & (changes or {}).keys()
-        if both:
-            raise ParameterError(f"{path}: variant {variant} sets {', '.join(sorted(both))}, which the grid sets as well")
-    for name, question in questions.items():
-        if not isinstance(question, dict) or not QUESTION_KEYS - {"why", "report"} <= question.keys() <= QUESTION_KEYS:
-            raise ParameterError(f"{path}: question {name} must have question, first and second, and may have why and report")
-        if not re.fullmatch(PLAIN_NAME, str(name)):
-            raise ParameterError(f"{path}: question name {name!r} must be {PLAIN_NAME_WORDS}")
-        if not all(isinstance(question.get(key, ""), str) for key in ("question", "why")):
-            raise ParameterError(f"{path}: question {name} must have text as its question and why")
-        if question["first"] == question["second"]:
-            raise ParameterError(f"{path}: question {name} compares {question['first']} with itself")
-        for variant in (question[key] for key in question.keys() & {"first", "second", "report"}):
-            if variant not in variants:
-                raise ParameterError(f"{path}: question {name} names variant {variant!r}, but there are {', '.join(variants)}")
-        if question.get("report", question["first"]) not in (question["first"], question["second"]):
-            raise ParameterError(f"{path}: question {name} has report {question['report']!r}, neither its first nor its second")
-
-
-def _check_sections(path: Path, common: Any, sections: Any) -> None:
-    if not isinstance(common, dict) or not isinstance(sections, dict):
-        raise ParameterError(f"{path}: `parameters` and `runs` must each map names to values")
-    folders = Counter(str(run).casefold() for run in sections)
-    if alike := sorted((str(run) for run in sections if folders[str(run).casefold()] > 1), key=str.casefold)[:2]:
-        raise ParameterError(f"{path}: runs {' and '.join(alike)} differ in capitals alone, and share a folder on many systems")
-    for run, section in sections.items():
-        if not re.fullmatch(PLAIN_NAME, str(run)):
-            raise ParameterError(f"{path}: run name {run!r} must be {PLAIN_NAME_WORDS}")
-        notebook = section.get("notebook") if isinstance(section, dict) else None
-        if notebook not in NOTEBOOKS:
-            raise ParameterError(f"{path}: run {run} has notebook {notebook!r}, but it must be one of {', '.join(NOTEBOOKS)}")
-
-
-def _check_names(where: str, values: dict[str, Any], notebooks: Iterable[str]) -> None:
-    """Every name must be a parameter of one of these notebooks."""
-    known = {name for notebook in notebooks for name in NOTEBOOKS[notebook].model_fields} - set(DERIVED)
-    for name in values:
-        if name in DERIVED:
-            raise ParameterError(f"{where}: {name} follows from the names of profile and run and cannot be set")
-        if name not in known:
-            near = difflib.get_close_matches(str(name), known, n=1)
-            raise ParameterError(f"{where}: unknown parameter {name!r}" + (f": did you mean {near[0]!r}?" if near else ""))
-
-
-def _check_different(path: Path, runs: dict[str, tuple[str, dict[str, Any]]]) -> None:
-    """No two runs of a sweep that state the same, as with 1e-3 (text, in YAML) and 0.001 in its grid."""
-    alike: dict[str, str] = {}
-    for run, (notebook, values) in runs.items():
-        own = repr((notebook, sorted((name, value) for name, value in values.items() if name not in DERIVED)))
-        if own in alike:
-            raise ParameterError(f"{path}: {alike[own]} and {run} are the same run, with the same parameters")
-        alike[own] = run
-
-
-def _check_siblings(path: Path, runs: dict[str, tuple[str, dict[str, Any]]]) -> None:
-    """A misspelt name of another run would otherwise be found only hours later."""
-    for run, (_, values) in runs.items():
-        for name in [*values.get("runs", []), *(values[key] for key in ("statistics_run", "model_run") if key in values)]:
-            if name not in runs and Path(name).name == name:
-                raise ParameterError(f"profile {path.stem}, run {run} names run {name!r}, but there are {', '.join(runs)}")

@@ -48,7 +48,7 @@ class Run:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """All of params.json: notebook, parameters, commit, python, platform, packages, left_out, normalisation, photographs; nothing where it is missing."""
+        """All of params.json: notebook, parameters, commit, code, python, platform, packages, left_out, normalisation, photographs; nothing where it is missing."""
         return _dictionary(self.folder / "params.json")
 
     @property
@@ -153,11 +153,11 @@ def open_run(parameters: Parameters, notebook: str) -> Run:
 
 
 def check_place(run: Run, parameters: Parameters) -> None:
-    """Refuse a run folder in which a run would remove or write over what no run has made.
+    """Refuse a run folder in which a run would remove or write over what no run has made, and figures that have no place.
 
     Raises:
-        RunError: it is the workspace or holds it, it lies in the folder of the data, or files of a run's names stand there
-            without a params.json of a run.
+        RunError: it is the workspace or holds it, it lies in the folder of the data, files of a run's names stand there
+            without a params.json of a run, or the folder of the figures is a file.
     """
     folder = run.folder.resolve()
     if workspace().resolve().is_relative_to(folder):
@@ -165,6 +165,9 @@ def check_place(run: Run, parameters: Parameters) -> None:
     data = dataset_folder(parameters.data).resolve() if parameters.needs_dataset and parameters.data != "demo" else None
     if data and folder.is_relative_to(data):
         raise RunError(f"the run folder {shown(folder)} lies in the data folder {data}, where nothing is written: choose another")
+    figures = workspace() / parameters.figures_dir
+    if figures.exists() and not figures.is_dir():
+        raise RunError(f"parameter figures_dir is {parameters.figures_dir}, which is a file: it must be a folder, or a new name")
     names = set(_RESULTS) - {"metrics.json"}  # which other programs make as well
     foreign = sorted(name for name in names if (folder / name).exists())
     if foreign and "notebook" not in run.provenance:

@@ -213,6 +213,7 @@ def write_summary(sweep: Profile) -> None:
         print(f"petseg: {error}", file=sys.stderr)
     states = table["state"].value_counts()
     words = ", ".join(f"{states[state]} {state}" for state in STATES if state in states)
+    words += " (the same command goes on)" if "not finished" in states else ""
     if "seconds" in table:
         words += f"; {duration(table['seconds'].sum())} of jobs"
         words += f", at most {table['memory_mb'].max():,.0f} MB each" if table["memory_mb"].notna().any() else ""
@@ -232,6 +233,11 @@ def run_sweep(file: str, threads: int = 0, dry_run: bool = False, snakemake: Seq
     """
     path = find_sweep(file)
     sweep = load_sweep(path, settings_from_environment())
+    if sweep.questions:
+        try:
+            load_sweep(path, asked=True)
+        except ParameterError as error:  # its runs can be trained, and who waits for notebook 06 shall know before
+            print(f"petseg: {error}", file=sys.stderr)
     gpus = visible_gpus()
     count = len(gpus) or int(computes_on_gpu())  # Apple's has no id
     cores = usable_cores()
@@ -248,6 +254,7 @@ def run_sweep(file: str, threads: int = 0, dry_run: bool = False, snakemake: Seq
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
     if os.environ.get("FORCE"):
         command += ["--forcerun", "notebook"]
+    (workspace() / "runs" / sweep.name).mkdir(parents=True, exist_ok=True)  # a file of that name is said to be one
     print(plan(sweep, at_once, each=dry_run, force=bool(os.environ.get("FORCE"))), flush=True)
     status = _wait([*command, *(["--dry-run"] if dry_run else []), *snakemake], environment)
     return 1 if status else 0

@@ -265,10 +265,10 @@ def test_all_bad_samples_are_named_at_once(tiny_dataset):
     }
 
 
-def test_synthetic_pets_have_no_problem(tmp_path, capsys):
-    draw_pets(tmp_path / "drawn", 20)
-    assert rows(tmp_path / "drawn") == []
-    assert main(["data", "check", str(tmp_path / "drawn")]) == 0
+def test_synthetic_pets_have_no_problem(temporary_workspace, capsys):
+    draw_pets(temporary_workspace / "drawn", 20)
+    assert rows(temporary_workspace / "drawn") == []
+    assert main(["data", "check", "drawn"]) == 0
     assert capsys.readouterr().out == "20 pets (9 train, 1 valid, 10 test): training can start; 0 notes\n"
 
 

@@ -209,8 +209,9 @@ def test_averages_follow_steps_seeds_epochs_losses_weigh_batches_by_images_and_r
 def test_a_model_ends_with_its_best_weights_and_metrics_are_those_of_its_history(pets, fabric, monkeypatch):
     measure, dices = training._measure, iter([0.9, 0.1])
     monkeypatch.setattr(training, "_measure", lambda *given: ((1.0, next(dices)), measure(*given)[1]))
-    run, model, history = fit(pets, "runs/t/best", 4)
+    run, model, history = fit(pets, "runs/t/best", 4, border_policy="background")
     loaded, description = checkpoints.load_model(run.folder / "model.safetensors")
+    assert description["border_policy"] == "background"
     assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in model.state_dict().items())
     assert not model.training and not loaded.training and (description["mean"], description["std"]) == ([0.5] * 3, [0.25] * 3)
     found = training.metrics(UNetParameters(epochs=9), model, history.assign(seconds=[1.0, 2.0]), fabric)
@@ -231,6 +232,8 @@ def test_no_result_outlasts_a_forced_start_and_as_many_other_photographs_are_ref
         fit(last, "runs/t/before", 4, epochs=1)
     for name in ("per_image.csv", "stats.json", "cutouts.csv"):
         (run.folder / name).write_text("name\n")
+    for name in ("masks", "cutouts"):
+        (run.folder / name).mkdir()
     run.finish({})
     runs.open_run(UNetParameters.checked(SMALL | {"run_dir": "runs/t/before", "epochs": 1, "force": True}), "test")
     assert sorted(path.name for path in run.folder.iterdir()) == [".lock", "params.json"]

@@ -86,6 +86,19 @@ def git(folder, *command):
     return done.stdout.strip()
 
 
+def test_the_code_changes_with_any_line_of_the_library_but_not_with_how_lines_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(versions, "__file__", str(tmp_path / "versions.py"))
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "a.py").write_bytes(b"1\n2\n")
+    first = versions.made_with()["code"]
+    (tmp_path / "models" / "a.py").write_bytes(b"1\r\n2\r\n")
+    assert versions.code() == first, "a clone on Windows"
+    (tmp_path / "models" / "a.py").write_bytes(b"1\n3\n")
+    assert versions.code() != first
+    (tmp_path / "models" / "a.py").rename(tmp_path / "models" / "b.py")
+    assert len({versions.code(), first}) == 2
+
+
 @pytest.mark.parametrize(("place", "own"), [("petseg_lib", True), ("site-packages/petseg_lib", False)])
 def test_the_commit_is_the_projects_own(tmp_path, monkeypatch, place, own):
     """Installed into a folder within another project's clone, it has none."""

@@ -5,11 +5,13 @@ import io
 import os
 import shutil
 import tarfile
+import tempfile
 import threading
 import time
 from collections import namedtuple
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from filelock import FileLock
@@ -35,6 +37,8 @@ class Server(ThreadingHTTPServer):
         self.always_cut: int | None = None
         self.ranges = True
         self.busy = 0  # so many answers are 503
+        self.garbled = 0  # and so many no HTTP
+        self.silent = 0.0  # s for which no answer comes
 
     def archive(self, name: str, content: bytes) -> Archive:
         self.files[name] = content
@@ -45,6 +49,11 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         server, name, asked = self.server, self.path[1:], self.headers["Range"]
         server.requests.append((name, asked))
+        if server.silent:
+            return time.sleep(server.silent)
+        if server.garbled:
+            server.garbled -= 1
+            return self.wfile.write(b"welcome to this hotel\r\n\r\n")
         if server.busy:
             server.busy -= 1
             return self.send_error(503)
@@ -128,7 +137,7 @@ def test_a_full_download_and_a_second_call_without_network(server, archives, fol
     folder.mkdir(parents=True)
     (folder / "notes.txt").write_text("mine")
     assert download(folder, archives=archives, pairs=PAIRS) == folder
-    assert "unpack images.tar.gz" in capsys.readouterr().err, "there are bars"
+    assert "unpack images.tar.gz: 100%" in capsys.readouterr().err, "there are bars"
     assert tree(folder) == tree(source) | {"notes.txt": b"mine"}
     assert list(folder.glob("*.part")) == []
     assert server.requests == [("annotations.tar.gz", None), ("images.tar.gz", None)]
@@ -151,6 +160,7 @@ def test_the_real_archives_are_those_of_torchvision():
 
     assert {(archive.url, archive.md5) for archive in ARCHIVES} == set(OxfordIIITPet._RESOURCES)
     assert [archive.size for archive in ARCHIVES] == [19_173_078, 791_918_971]
+    assert module.PAIRS == 3680 + 3669  # in the lists of the first
 
 
 def test_a_broken_connection_is_taken_up_where_it_was(server, archives, folder):
@@ -175,13 +185,33 @@ def test_a_server_that_always_breaks_off(server, archives, folder):
     assert len(load_pets(folder).pets) == PAIRS
 
 
+def test_each_pause_before_another_try_is_twice_as_long(server, archives, folder, monkeypatch):
+    server.busy, pauses = 9, []
+    monkeypatch.setattr(module, "PAUSE", 1.0)
+    monkeypatch.setattr(module, "time", SimpleNamespace(sleep=pauses.append))
+    assert "bytes (Service Unavailable): start it again" in message(folder, archives)
+    assert pauses == [1, 2, 4, 8] and len(server.requests) == 5
+
+
+def test_an_answer_that_is_no_http_is_asked_for_again(server, archives, folder, source):
+    server.garbled = 2
+    download(folder, progress=False, archives=archives, pairs=PAIRS)
+    assert len(server.requests) == 4 and tree(folder) == tree(source)
+
+
+def test_a_server_that_is_silent_is_not_waited_for_for_ever(server, archives, folder, monkeypatch):
+    monkeypatch.setattr(module, "TIMEOUT", 0.05)
+    server.silent = 2.0
+    assert "bytes (timed out): start it again" in message(folder, archives)
+
+
 def test_no_server_at_all(archives, folder, server):
     server.shutdown()
     server.server_close()
     assert "stopped at 0 of" in message(folder, archives)
 
 
-def test_an_interrupt_keeps_what_came(server, archives, folder, monkeypatch):
+def test_an_interrupt_keeps_what_came(server, archives, folder, monkeypatch, capsys):
     class Interrupted(module.tqdm):
         def update(self, count=1):
             raise KeyboardInterrupt
@@ -193,8 +223,9 @@ def test_an_interrupt_keeps_what_came(server, archives, folder, monkeypatch):
             download(folder, progress=False, archives=archives, pairs=PAIRS)
     here = part(folder, archives[0]).stat().st_size
     assert 0 < here <= 1000
-    download(folder, progress=False, archives=archives, pairs=PAIRS)
+    download(folder, archives=archives, pairs=PAIRS)
     assert server.requests[1] == ("annotations.tar.gz", f"bytes={here}-")
+    assert "\rannotations.tar.gz: 100%" in capsys.readouterr().err, "the bar begins with what is here"
 
 
 def test_a_server_without_ranges_starts_anew(server, archives, folder, source):
@@ -282,6 +313,41 @@ def test_too_little_disk(folder, server, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: namedtuple("Usage", "free")(10**9))
     assert message(folder, ARCHIVES) == f"the disk of {folder} has 1.0 GB free, but the dataset needs 1.8 GB there"
     assert list(folder.iterdir()) == []
+    part(folder, ARCHIVES[1]).touch()
+    os.truncate(part(folder, ARCHIVES[1]), 700_000_000)
+    assert message(folder, ARCHIVES).endswith("needs 1.1 GB there"), "beside what was downloaded before"
+
+
+def test_a_disk_that_is_full_before_all_is_unpacked(server, archives, folder, monkeypatch):
+    def full(self, path, **_):
+        (Path(path) / "annotations").mkdir()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tarfile.TarFile, "extractall", full)
+    sentence = "annotations.tar.gz cannot be unpacked, and nothing of it is kept: [Errno 28] No space left on device"
+    assert message(folder, archives) == sentence and tree(folder) == {}
+    monkeypatch.undo()
+    assert [part(folder, archive).stat().st_size for archive in archives] == [archive.size for archive in archives]
+
+
+def test_it_is_unpacked_on_the_disk_where_it_will_stand(server, archives, folder, source, monkeypatch):
+    """Nothing can be renamed from that of /tmp to another one."""
+    monkeypatch.setattr(tempfile, "tempdir", str(source / "nowhere"))
+    download(folder, progress=False, archives=archives, pairs=PAIRS)
+    assert tree(folder) == tree(source)
+
+
+def test_a_python_that_cannot_unpack_safely_downloads_nothing(server, archives, folder, monkeypatch):
+    monkeypatch.delattr(tarfile, "data_filter")
+    assert message(folder, archives).startswith("unpacking safely needs Python 3.11.4 or later, but this is 3.")
+    assert server.requests == [] and not folder.exists()
+
+
+def test_a_folder_in_a_home(server, archives, source, monkeypatch):
+    monkeypatch.chdir(source.parent)
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(source.parent))
+    assert download("~/source", progress=False, archives=archives, pairs=PAIRS) == source and server.requests == []
 
 
 def test_a_file_in_the_place_of_the_folder(tmp_path, archives):
@@ -300,8 +366,19 @@ def test_a_second_download_into_a_folder_is_refused(server, archives, folder):
     assert not list(folder.glob("*.part"))
 
 
+def test_what_another_process_has_just_put_there_is_not_downloaded_again(server, archives, folder, source, monkeypatch):
+    acquire = FileLock.acquire
+
+    def late(self, **given):
+        shutil.copytree(source, folder, dirs_exist_ok=True)
+        return acquire(self, **given)
+
+    monkeypatch.setattr(FileLock, "acquire", late)
+    assert download(folder, progress=False, archives=archives, pairs=PAIRS) == folder and server.requests == []
+
+
 @pytest.mark.skipif(os.name == "nt", reason="rights of POSIX")
-def test_a_folder_that_cannot_be_written_is_told_in_words(server, archives, folder, monkeypatch):
+def test_a_folder_that_cannot_be_written_is_told_in_words(server, archives, folder, source, monkeypatch):
     def refused(self, **_):
         raise PermissionError(13, "Permission denied")
 
@@ -309,3 +386,4 @@ def test_a_folder_that_cannot_be_written_is_told_in_words(server, archives, fold
     monkeypatch.setattr(FileLock, "acquire", refused)
     with pytest.raises(DatasetError, match=r"the data folder .* cannot be used: .*Permission denied"):
         download(folder, progress=False, archives=archives)
+    assert download(source, progress=False, archives=archives, pairs=PAIRS) == source, "a dataset that stands is only looked at"

@@ -11,6 +11,8 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision.models import ResNet34_Weights, resnet34
 
+from petseg_lib.checkpoints import describe_model
+from petseg_lib.config import ResNet34UNetParameters
 from petseg_lib.models import build_model
 
 
@@ -162,3 +164,10 @@ def test_unusable_encoder_weights(tmp_path, name, content, sentence):
     with pytest.raises(ValueError, match=sentence) as caught:
         build_model("resnet34_unet", encoder_weights=str(tmp_path / name))
     assert "\n" not in str(caught.value)
+
+
+def test_a_trained_network_needs_no_more_the_weights_that_it_began_with():
+    parameters = ResNet34UNetParameters.checked({"encoder_weights": "gone.pth", "width": 64})
+    description = describe_model(parameters, (0.5,) * 3, (0.25,) * 3)
+    with torch.device("meta"):
+        assert build_model(description["model"], **description["settings"]).encoder

@@ -1,8 +1,10 @@
 """`petseg run` in processes of its own, with stand-in notebooks."""
 
+import argparse
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,7 +18,7 @@ from filelock import FileLock
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from stand_ins import write_notebook
 
-from petseg_lib.cli import main
+from petseg_lib.cli import _parser, main
 from petseg_lib.config import NOTEBOOKS, ParameterError
 from petseg_lib.data.pictures import DatasetError
 from petseg_lib.data.synthetic import draw_pets
@@ -36,6 +38,7 @@ from petseg_lib.notebooks import cleaned, refresh_notebooks, unclean_notebooks
 from petseg_lib.profiles import load_profile
 from petseg_lib.report import write_report
 from petseg_lib.runs import RunError, lasting, open_run
+from petseg_lib.versions import code
 
 pytestmark = pytest.mark.xdist_group("execute")  # they share one finished run
 
@@ -252,6 +255,35 @@ def test_what_is_said_can_go_into_a_file(workspace, capsys):
     assert capsys.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize("error", [KeyError("a mistake of ours"), OSError("of no file")])
+def test_an_error_that_is_not_for_people_keeps_its_traceback(workspace, monkeypatch, error):
+    said, shown = workspace / "said.txt", []
+
+    def fails(*given):
+        print("epoch 1")
+        shown.append(said.read_text())
+        raise error
+
+    monkeypatch.setattr("petseg_lib.execute.run_notebook", fails)
+    with pytest.raises(type(error)):
+        main(["run", NAME, "--out", "runs/x", "--said", str(said)])
+    assert shown == ["epoch 1\n"], "whoever watches the file sees a line when it is said"
+    assert said.read_text().splitlines()[1].startswith("Traceback") and str(error) in said.read_text()
+
+
+def test_a_finished_training_is_left_alone_unless_forced(workspace, monkeypatch, capsys):
+    name, run, executed = "03_unet_training", workspace / "runs" / "x", []
+    run.mkdir(parents=True)
+    record = {"notebook": name, "parameters": lasting(NOTEBOOKS[name](run_dir="runs/x"))}
+    (run / "params.json").write_text(json.dumps(record))
+    (run / "metrics.json").write_text("{}")
+    monkeypatch.setattr("petseg_lib.execute.execute", lambda notebook, folder, parameters: executed.append(parameters))
+    assert main(["run", name, "--out", "runs/x"]) == 0
+    assert capsys.readouterr().out == "[x] is finished already and left alone; --force trains it again\n" and not executed
+    assert main(["run", name, "--out", "runs/x", "--force"]) == 0
+    assert [parameters["force"] for parameters in executed] == [True]
+
+
 def test_an_unknown_notebook_names_the_known_ones(workspace, capsys):
     assert main(["run", "99_nothing", "--out", "runs/x"]) == 2
     assert "nothing of this name in notebooks/" in capsys.readouterr().err
@@ -287,6 +319,24 @@ def test_every_command_has_help(command, capsys):
     assert "usage: petseg" in capsys.readouterr().out
 
 
+def every_option(parser: argparse.ArgumentParser):
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for each in action.choices.values():
+                yield from every_option(each)
+        else:
+            yield action
+
+
+def test_help_names_the_defaults_that_hold():
+    stated = {}
+    for option in every_option(_parser()):
+        if found := re.search(r"default: ([\w.]+)", option.help or ""):
+            stated.setdefault(found[1], set()).add(str(option.default))
+    assert stated.pop("chosen") == {"0"} and len(stated) > 5
+    assert stated == {value: {value} for value in stated}
+
+
 def test_durations_read_well():
     assert [duration(s) for s in (0.4, 42, 185, 7800)] == ["0 s", "42 s", "3 min 5 s", "2 h 10 min"]
     assert [duration(s) for s in (59.4, 60, 3599, 3600)] == ["59 s", "1 min 0 s", "59 min 59 s", "1 h 0 min"]
@@ -308,7 +358,8 @@ def test_what_an_earlier_failure_left_goes_with_the_next_run(workspace):
 def dirty_notebook(workspace: Path):
     widget = new_output("display_data", {"application/vnd.jupyter.widget-view+json": {"model_id": "1"}, "text/plain": "x"})
     path = new_output("stream", name="stdout", text=f"wrote {workspace}/runs/demo\n")
-    result = new_output("execute_result", {"text/plain": "3"}, execution_count=7)
+    kinds = {"text/plain": f"{workspace}\\runs", "text/html": f"<b>{workspace}/runs</b>"}
+    result = new_output("execute_result", kinds, execution_count=7)
     cell = new_code_cell("1 + 2", execution_count=7, outputs=[widget, path, result])
     cell.metadata = {"tags": ["kept"], "execution": {"iopub.status.busy": "2026"}, "papermill": {"duration": 1}}
     metadata = {
@@ -321,13 +372,15 @@ def dirty_notebook(workspace: Path):
 
 def test_cleaning_leaves_what_people_read(workspace):
     notebook = dirty_notebook(workspace)
+    notebook.cells.insert(1, new_code_cell("# not run"))
     clean = cleaned(notebook)
-    _, cell, empty = clean.cells
+    _, _, cell, empty = clean.cells
     assert cell.metadata == {"tags": ["kept"]}
     assert cell.execution_count == 1 and empty.execution_count is None
     assert [output.output_type for output in cell.outputs] == ["stream", "execute_result"]
     assert cell.outputs[0].text == "wrote runs/demo\n"
     assert cell.outputs[1].execution_count == 1
+    assert cell.outputs[1].data == {"text/plain": "runs", "text/html": "<b>runs</b>"}
     assert set(clean.metadata) == {"kernelspec", "language_info"}
     assert clean.metadata.kernelspec.name == "python3" and "version" not in clean.metadata.language_info
     assert cleaned(clean) == clean
@@ -335,7 +388,7 @@ def test_cleaning_leaves_what_people_read(workspace):
     nbformat.validate(clean)
 
 
-def test_refreshed_notebooks_are_clean(workspace, monkeypatch):
+def test_refreshed_notebooks_are_clean(workspace, monkeypatch, capsys):
     path = workspace / "notebooks" / f"{NAME}.ipynb"
     path.parent.mkdir()
     nbformat.write(dirty_notebook(workspace), path)
@@ -349,10 +402,62 @@ def test_refreshed_notebooks_are_clean(workspace, monkeypatch):
 
     monkeypatch.setattr("petseg_lib.notebooks.execute", execute)
     monkeypatch.setattr("petseg_lib.notebooks.NOTEBOOKS", {NAME: NOTEBOOKS[NAME]})
+    tables = []
+    monkeypatch.setattr("petseg_lib.report.write_tables", tables.append)
     assert unclean_notebooks() == [path.resolve()]
-    refresh_notebooks()
-    assert unclean_notebooks() == []
+    assert main(["notebooks", "--check"]) == 1
+    complaint = f"petseg: {NAME}.ipynb has widget state, paths or timestamps: `make notebooks` cleans it\n"
+    assert capsys.readouterr().err == complaint and unclean_notebooks()
+    assert main(["notebooks"]) == 0
+    assert unclean_notebooks() == [] and tables == [workspace / "runs" / "demo"]
+    assert main(["notebooks", "--check"]) == 0 and len(tables) == 1
     assert nbformat.read(path, as_version=4).cells[1].outputs[0].text == "wrote runs/demo\n"
+
+
+def test_notebooks_are_not_refreshed_over_a_run_under_way(workspace):
+    folder = workspace / "runs" / "demo" / "unet"
+    (folder / "resume").mkdir(parents=True)
+    with FileLock(folder / ".lock"), pytest.raises(LockError, match="another process is working on runs/demo/unet"):
+        refresh_notebooks()
+    assert (folder / "resume").is_dir()
+
+
+def test_a_reader_that_goes_away_is_no_error_of_ours(workspace):
+    command = [sys.executable, "-m", "petseg_lib.cli", "pets", str(workspace / "pets"), "--count", "20"]
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_refreshed_notebooks_are_those_of_a_first_run_with_the_sweep_that_they_read(workspace, monkeypatch):
+    name = "06_ablations"
+    path, run, sweep = (
+        workspace / "notebooks" / f"{name}.ipynb",
+        workspace / "runs/demo/ablations",
+        workspace / "runs/sweeps/demo",
+    )
+    path.parent.mkdir()
+    nbformat.write(new_notebook(), path)
+    for folder in (run, sweep):
+        folder.mkdir(parents=True)
+        (folder / "of_before").touch()
+
+    def swept(name):
+        assert name == "demo" and not sweep.exists()
+        sweep.mkdir()
+
+    def execute(notebook, folder, parameters):
+        assert sweep.exists() and folder == run and not folder.exists()
+        folder.mkdir()
+        nbformat.write(new_notebook(cells=[new_code_cell("new", execution_count=9)]), folder / "notebook.ipynb")
+
+    monkeypatch.setattr("petseg_lib.notebooks.run_sweep", swept)
+    monkeypatch.setattr("petseg_lib.notebooks.execute", execute)
+    monkeypatch.setattr("petseg_lib.notebooks.NOTEBOOKS", {name: NOTEBOOKS[name]})
+    refresh_notebooks()
+    assert [cell.execution_count for cell in nbformat.read(path, as_version=4).cells] == [1]
 
 
 def test_from_python_a_failure_is_an_exception(workspace, monkeypatch):
@@ -446,6 +551,22 @@ def test_no_run_is_made_in_the_workspace_itself_or_among_the_photographs(workspa
         with pytest.raises(RunError, match=sentence):
             run_notebook(NAME, out, None, {"data": data})
     assert sorted(dataset.rglob("*")) == files
+
+
+def test_figures_that_have_no_place_are_refused_before_anything_runs(workspace):
+    (workspace / "taken").write_text("x")
+    with pytest.raises(RunError, match="parameter figures_dir is taken, which is a file: it must be a folder, or a new name"):
+        run_notebook(NAME, "runs/x", None, {"figures_dir": "taken"})
+    assert not (workspace / "runs").exists()
+
+
+def test_a_finished_run_says_where_the_library_has_changed_since(workspace, monkeypatch, capsys):
+    monkeypatch.setattr("petseg_lib.execute.is_finished", lambda *given: True)
+    (workspace / "runs" / "x").mkdir(parents=True)
+    for then, words in ((code(), "left alone; --force"), ("0" * 12, "left alone, though petseg_lib has changed since; --force")):
+        (workspace / "runs" / "x" / "params.json").write_text(json.dumps({"notebook": NAME, "code": then}))
+        run_notebook(NAME, "runs/x")
+        assert f"[x] is finished already and {words} trains it again" in capsys.readouterr().out
 
 
 def test_data_is_meant_from_where_the_command_is_called(workspace, monkeypatch):

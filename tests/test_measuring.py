@@ -170,15 +170,17 @@ def printed(capsys):
     """The table that the command printed, and nothing beside it."""
     said = capsys.readouterr()
     header, *rows = (line.split() for line in said.out.splitlines())
-    assert said.err == "" and header == [*KEYS, "value"] and len(rows) == 4 * 5
-    return {tuple(words): float(value) for *words, value in rows}
+    assert said.err == "" and header == [*KEYS, "value", "images"] and len(rows) == 4 * 5
+    return {tuple(words): float(value) for *words, value, _ in rows}
 
 
 def test_a_run_measures_what_its_training_measured(trained, pets, monkeypatch, capsys):
     monkeypatch.setattr(evaluation, "open_fabric", lambda: devices.open_fabric("cpu"))  # as the training
     folder, expected = str(trained.folder), by_hand(trained.per_image, trained.parameters["batch_size"])
     assert 0.1 < expected["dice_image", "native", "ignore"] < 0.9
-    found = evaluation.evaluate_run(folder, str(pets.root)).set_index(KEYS)["value"]
+    table = evaluation.evaluate_run(folder, str(pets.root))
+    assert set(table["images"]) == {len(pets.split("test"))}
+    found = table.set_index(KEYS)["value"]
     assert found.to_dict() == pytest.approx(expected, abs=1e-9)
     assert main(["evaluate", folder, "--data", str(pets.root), "--split", "test"]) == 0
     assert printed(capsys) == pytest.approx(expected, abs=1e-6)

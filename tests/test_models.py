@@ -331,6 +331,49 @@ def test_folding_batchnorm_changes_no_logit(name, variant):
     assert any(isinstance(layer, nn.BatchNorm2d) for layer in model.modules())
 
 
+class Own(nn.Module):
+    """Layers that are registered in another order than they are used in, a convolution used twice, and one of one pixel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8)
+        self.last_norm, self.shared, self.last = nn.BatchNorm2d(8), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1)
+        self.pooled, self.pooled_norm = nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8)
+        self.shared_norm = nn.BatchNorm2d(8)
+
+    def forward(self, images):
+        x = self.norm(torch.relu(self.conv(images)))
+        x = self.shared_norm(self.shared(self.shared(x)))
+        pooled = self.pooled_norm(self.pooled(x.mean((2, 3), keepdim=True)))
+        return self.last_norm(self.last(x)) + pooled
+
+
+@torch.no_grad()
+def test_a_network_of_ones_own_is_folded_where_a_batchnorm_follows_and_nowhere_else():
+    model = Own()
+    for norm in (layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)):
+        norm.running_mean.normal_()
+        norm.running_var.uniform_(0.5, 2)
+        norm.weight.uniform_(0.5, 2)
+    folded = fold_batchnorm(model)
+    torch.testing.assert_close(folded(images()), model.eval()(images()), rtol=1e-4, atol=1e-4)
+    assert {name for name, layer in folded.named_modules() if isinstance(layer, nn.BatchNorm2d)} == {"norm", "shared_norm"}
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_dry_pass_leaves_a_network_as_it_was(training):
+    model = Own().train(training)
+    model.norm.eval()  # as where a part of it is frozen
+    before = {
+        name: (each.training, [tensor.clone() for tensor in each.state_dict().values()]) for name, each in model.named_modules()
+    }
+    assert gflop(model, 64) > 0
+    for name, module in model.named_modules():
+        mode, tensors = before[name]
+        assert module.training is mode
+        assert all(map(torch.equal, module.state_dict().values(), tensors)) and not module._forward_hooks
+
+
 @torch.no_grad()
 def test_a_folded_copy_of_a_network_in_training_is_ready_to_predict():
     model = small("unet", dropout=0.5).train()

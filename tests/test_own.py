@@ -276,5 +276,11 @@ def test_the_command_says_what_it_made(mine, monkeypatch, capsys):
     monkeypatch.chdir(mine)
     assert main(["data", "from-masks", "photographs", "masks", "--out", "out", "--test", "0.5"]) == 0
     assert capsys.readouterr().out.startswith("6 photographs in out: 3 to train and validate, 3 to test; left out: ")
+    given = ["--seed", "2", "--species", "dog", "--breed", "Rex"]
+    assert main(["data", "from-masks", "photographs", "masks", "--out", "dogs", *given]) == 0
+    from_masks("photographs", "masks", "same", seed=2, species="dog", breed="Rex")
+    assert load_pets("dogs").pets == load_pets("same").pets
+    from_masks("photographs", "masks", "other", species="dog", breed="Rex")
+    assert load_pets("other").pets != load_pets("same").pets, "of another seed"
     assert main(["data", "from-masks", "photographs", "masks", "--out", "out"]) == 2
     assert capsys.readouterr().err.startswith("petseg: out is there already")

@@ -130,6 +130,12 @@ def test_lists_may_be_text(text):
     assert checked("05_comparison", {"runs": text}) == {"runs": ["a", "b"]}
 
 
+def test_a_name_with_commas_is_one_item_of_a_list_in_quotes():
+    assert checked("05_comparison", {"runs": '["runs/sweeps/mine/a,seed=0", b]'}) == {"runs": ["runs/sweeps/mine/a,seed=0", "b"]}
+    with pytest.raises(ParameterError, match=r'parameter runs is \["a, which is no list'):
+        checked("05_comparison", {"runs": '["a'})
+
+
 def test_an_unknown_profile_names_the_known_ones():
     with pytest.raises(ParameterError, match="ablations, best, demo, photographs, report, sample"):
         find_file("nope", "profiles", ".yaml")

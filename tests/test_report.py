@@ -498,6 +498,14 @@ def test_without_a_browser_the_report_is_made_all_the_same(runs, monkeypatch, ca
     assert words.startswith("no Chromium, Chrome or Edge here") and not (runs / "report.pdf").exists()
 
 
+def test_with_a_browser_the_pdf_lies_beside_the_report(runs, tmp_path, monkeypatch, capsys):
+    browser = browser_script(tmp_path, 'open(printed, "wb").write(b"%PDF of this page")')
+    monkeypatch.setattr("petseg_lib.report.find_browser", lambda: browser)
+    assert main(["report", "runs/trial", "--pdf"]) == 0
+    assert capsys.readouterr().out.splitlines() == ["runs/trial/report.html", "figures/trial/tables", "runs/trial/report.pdf"]
+    assert (runs / "report.pdf").read_bytes() == b"%PDF of this page"
+
+
 def test_a_real_browser_prints_pages_of_a4(runs):
     browser = find_browser()
     if browser is None:

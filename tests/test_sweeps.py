@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from stand_ins import pretend, write_notebook
 
-from petseg_lib import execute, gpus, sweeps
+from petseg_lib import cli, execute, gpus, sweeps
 from petseg_lib.config import NOTEBOOKS, ParameterError, UNetParameters
 from petseg_lib.gpus import one_gpu, usable_cores, visible_gpus
 from petseg_lib.profiles import REPOSITORY, find_sweep, load_profile, settings_for_sweep
@@ -126,6 +126,33 @@ def test_a_wrong_sweep_is_refused_in_one_sentence(folder, change, message):
         load_profile(write(folder, SWEEP.replace(*change, 1)))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_questions_compare_variants(folder):
+    text = SWEEP.replace(SWEEP[SWEEP.index("variants:") : SWEEP.index("grid:")], "")
+    with pytest.raises(ParameterError, match="question epochs compares variants, and there are no `variants`"):
+        load_profile(write(folder, text))
+
+
+def test_questions_that_no_notebook_can_answer_are_named_before_anything_runs(folder, capsys):
+    write(
+        folder, SMALL + 'variants: {base: {}, short: {epochs: 2}}\nquestions: {a: {question: "?", first: base, second: short}}\n'
+    )
+    assert sweeps.run_sweep("mine", dry_run=True) == 0
+    assert "cannot be asked" not in capsys.readouterr().err
+    write(folder, SWEEP)
+    assert sweeps.run_sweep("mine", dry_run=True) == 0
+    said = capsys.readouterr()
+    assert "cannot be asked: its runs differ in learning_rate, seed, variant, but it must have variants" in said.err
+    assert "sweeps/mine: 12 runs" in said.out
+
+
+def test_a_file_in_the_place_of_a_sweeps_folder_is_named(folder, capsys):
+    write(folder, SMALL)
+    (folder / "runs" / "sweeps").mkdir(parents=True)
+    (folder / "runs" / "sweeps" / "mine").write_text("x")
+    assert cli.main(["sweep", "mine"]) == 2
+    assert capsys.readouterr().err.strip().endswith("mine cannot be used: File exists")
 
 
 def test_a_sweep_without_variants_and_grid_is_refused(folder):
@@ -348,6 +375,9 @@ def test_snakemake_is_told_of_threads_gpus_and_force(folder, monkeypatch, capsys
         assert (environment["THREADS"], environment["CUDA_VISIBLE_DEVICES"]) == (given, ",".join(ids))
         assert " --cores 8 --keep-going " in command
         assert ("--resources gpu=2" in command, "--forcerun notebook" in command) == (bool(ids), bool(force))
+    assert cli.main(["sweep", "mine", "--threads", "5", "--", "--jobs", "1"]) == 0
+    command, environment = called.pop()
+    assert environment["THREADS"] == "5" and command.endswith(" --jobs 1")
 
 
 def test_a_sweep_of_notebook_02_has_a_summary_without_border_policy(folder):
@@ -520,6 +550,13 @@ def test_a_sweep_that_a_notebook_reads_keeps_what_it_states(folder):
     assert settings_for_sweep(path, given | {"limit_images": "0"}) == {"data": "pets", "device": "cpu"}, (
         "notebook 06 hands on no 0"
     )
+
+
+def test_a_sweep_that_names_its_data_keeps_it_where_notebook_06_is_told_of_none(folder):
+    path = write(folder, SWEEP.replace("epochs: 4}", "epochs: 4, data: pets}"))
+    assert settings_for_sweep(path, {"data": "demo"}) == {}
+    assert settings_for_sweep(path, {"data": "others"}) == {"data": "others"}
+    assert settings_for_sweep(write(folder, SWEEP), {"data": "demo"}) == {"data": "demo"}
 
 
 def test_what_is_missing_is_trained_and_what_is_changed_refused(folder):

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import math
 import platform
+import shutil
 import subprocess
 import sys
 import warnings
@@ -19,7 +20,7 @@ from filelock import FileLock, Timeout
 from lightning_fabric.plugins.precision import Precision
 from safetensors.torch import load_file
 
-from petseg_lib import checkpoints, devices, disk, graphs, normalisation, optimisation, runs, training
+from petseg_lib import checkpoints, devices, disk, graphs, normalisation, optimisation, runs, training, versions
 from petseg_lib.config import (
     ComparisonParameters,
     MeanStdParameters,
@@ -131,6 +132,53 @@ def test_checkpoints_that_take_long_are_written_less_often_but_never_left_out(pe
     stopped, history = train(pets, "runs/t/stopped", epochs=4)
     assert written[7:] == [4] and len(stopped.history) == len(history) == 4
     assert (stopped.folder / "model.safetensors").read_bytes() == (each.folder / "model.safetensors").read_bytes()
+    monkeypatch.setattr(checkpoints, "LONGEST_SECONDS", 0)
+    for bytes_a_second, run in ((1e-9, "first"), (1e99, "next")):
+        monkeypatch.setattr(checkpoints, "EXPECTED_BYTES_A_SECOND", bytes_a_second)
+        train(pets, f"runs/t/{run}", epochs=3)
+    assert written[8:] == 2 * [1, 2, 3], "however long it takes, there is one every ten minutes"
+
+
+@pytest.mark.parametrize("file", ["save_model", "save_state"])
+def test_a_checkpoint_that_cannot_be_written_ends_the_run_which_goes_on_from_the_one_before(pets, monkeypatch, file):
+    """Its best epoch is the second, whose weights must not be missed where its state stands."""
+    dices, save, calls = [0.1, 0.9, 0.2], getattr(checkpoints, file), []
+
+    def full(*given):
+        calls.append(1)
+        if len(calls) == 2:
+            raise disk.DiskError("no room")
+        save(*given)
+
+    def trained(run_dir: str, begun: int = 0):
+        with monkeypatch.context() as patch:
+            scripted(patch, dices[begun:])
+            return train(pets, run_dir, epochs=3)[0]
+
+    monkeypatch.setattr(checkpoints, "WRITING_SHARE", 1e9)
+    monkeypatch.setattr(checkpoints, "EXPECTED_BYTES_A_SECOND", 1e99)
+    whole = trained("runs/t/room")
+    with monkeypatch.context() as patch, pytest.raises(disk.DiskError, match="no room"):
+        patch.setattr(checkpoints, file, full)
+        trained("runs/t/no_room")
+    state = checkpoints.load_state(workspace() / "runs/t/no_room/resume/state.pt")
+    broken = trained("runs/t/no_room", begun=state["progress"]["epoch"])
+    assert (broken.folder / "model.safetensors").read_bytes() == (whole.folder / "model.safetensors").read_bytes()
+
+
+def test_metrics_that_cannot_be_written_cost_no_training(pets, monkeypatch):
+    run, history = train(pets, "runs/t/end")
+
+    def full(*given):
+        raise disk.DiskError("no room")
+
+    with monkeypatch.context() as patch, pytest.raises(disk.DiskError, match="no room"):
+        patch.setattr(runs, "write_json", full)
+        run.finish({})
+    monkeypatch.setattr(training, "_train_epoch", None)
+    again, same = train(pets, "runs/t/end")
+    assert not again.complete
+    pd.testing.assert_frame_equal(same, history)
 
 
 def test_after_the_last_epoch_nothing_is_kept_to_go_on_from_and_nothing_is_trained_again(pets):
@@ -457,6 +505,7 @@ def test_a_run_of_other_parameters_is_refused_with_their_names(pets):
         open_small("runs/t/other", seed=5)
     assert run.complete and (run.folder / "model.safetensors").exists()
     open_small("runs/t/other", epochs=1, figures_dir="figures/elsewhere")  # where figures go changes no result
+    open_small("runs/t/other", epochs=1, figure_formats=["png"], bad_samples="skip")
     open_small("runs/t/other", epochs=1, loader_workers=3, cuda_graphs=False)  # nor does how it is computed
     record = json.loads((run.folder / "params.json").read_text())
     del record["parameters"]["accumulate"]  # as if the run were older than this parameter
@@ -468,6 +517,7 @@ def test_a_run_of_other_parameters_is_refused_with_their_names(pets):
     assert not run.complete and not (run.folder / "model.safetensors").exists()
     record = json.loads((run.folder / "params.json").read_text())["parameters"]
     assert record["seed"] == 5 and "force" not in record
+    assert run.provenance.keys() >= versions.made_with().keys()
 
 
 def test_a_forced_run_that_was_interrupted_goes_on(pets, capsys):
@@ -475,6 +525,8 @@ def test_a_forced_run_that_was_interrupted_goes_on(pets, capsys):
         train(pets, "runs/t/forced", stop_after=1, force=True)
     _, history = train(pets, "runs/t/forced", force=True)
     assert "Going on after epoch 1" in capsys.readouterr().out and len(history) == 2
+    run, _ = train(pets, "runs/t/forced", force=True, seed=5)
+    assert "Going on" not in capsys.readouterr().out and run.parameters["seed"] == 5, "it was of other parameters"
 
 
 def test_a_second_process_on_a_folder_is_refused(temporary_workspace):
@@ -485,6 +537,9 @@ def test_a_second_process_on_a_folder_is_refused(temporary_workspace):
     assert "LockError: another process is working on runs/t/one: wait until it ends" in refused.stderr
     run.finish({})
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False).stderr == ""
+    runs.open_run(UNetParameters(run_dir="runs/t/one"), "test")
+    with pytest.raises(Timeout), FileLock(run.folder / ".lock", timeout=0):
+        raise AssertionError("a kernel that takes the folder a second time does not hold it")
 
 
 def test_a_refused_start_leaves_the_folder_as_free_as_it_was(pets):
@@ -915,6 +970,27 @@ def test_a_dataset_that_is_not_there_costs_no_training(pets):
     with pytest.raises(DatasetError, match=r"parameter train_images is 999, but the train split has \d+"):
         open_small("runs/t/safe", data=str(pets.root), train_images=999, force=True)
     assert run.complete and (run.folder / "model.safetensors").exists()
+
+
+def test_a_damaged_photograph_costs_no_training_unless_it_is_to_be_left_out(pets, tmp_path):
+    root = shutil.copytree(pets.root, tmp_path / "damaged")
+    next((root / "images").iterdir()).write_bytes(b"")
+    run, _ = train(pets, "runs/t/damaged", epochs=1)
+    with pytest.raises(DatasetError, match="1 of 40 pets cannot be used"):
+        open_small("runs/t/damaged", data=str(root), force=True)
+    assert (run.folder / "model.safetensors").exists()
+    open_small("runs/t/damaged", data=str(root), force=True, bad_samples="skip")
+    assert not (run.folder / "model.safetensors").exists()
+
+
+def test_a_finished_run_that_names_no_photographs_is_not_said_to_be_of_those_there_are_now(pets):
+    run, _ = train(pets, "runs/t/nameless", epochs=1)
+    run.finish({})
+    record = run.provenance
+    del record["photographs"]  # as an older version left it
+    disk.write_json(run.folder / "params.json", record)
+    again, _ = train(pets, "runs/t/nameless", epochs=1)
+    assert again.complete and again.provenance == record
 
 
 def test_normalisation_is_that_of_these_photographs_and_stays(pets, tmp_path):

@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from petseg_lib import disk
 from petseg_lib.checkpoints import load_model, load_state, save_model, save_state
 from petseg_lib.models import build_model
 from petseg_lib.profiles import REPOSITORY, load_profile
@@ -107,6 +108,23 @@ def test_a_loaded_model_leaves_its_file_free(saved):
     assert list(model.parameters()) and str(saved) not in Path("/proc/self/maps").read_text()
 
 
+@pytest.mark.parametrize("kept", [100, 4_097, 5_000, 1_200_000])
+def test_a_state_that_was_cut_off_is_one_sentence(tmp_path, kept):
+    path = tmp_path / "state.pt"
+    save_state(path, {"progress": {"epoch": 1}, "model": {"weight": torch.ones(600_000)}})
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(RunError, match="cannot be trusted or is damaged"):
+        load_state(path)
+
+
+def test_weights_that_cannot_be_written_leave_those_that_stand(saved, monkeypatch):
+    before = saved.read_bytes()
+    monkeypatch.setattr(disk.os, "fsync", lambda descriptor: (_ for _ in ()).throw(OSError(5, "Input/output error")))
+    with pytest.raises(OSError, match="Input/output error"):
+        save_model(saved, {"another": torch.ones(1)}, DESCRIPTION)
+    assert saved.read_bytes() == before
+
+
 def test_weights_that_are_a_pickle_are_refused(saved):
     torch.save({"weight": Malicious()}, saved)
     refused(saved, "is no safetensors file")
@@ -126,6 +144,17 @@ def test_weights_of_other_shapes_are_refused(saved):
     weights = {name: tensor[:1] if tensor.ndim > 1 else tensor for name, tensor in load_file(saved).items()}
     save_file({name: tensor.contiguous() for name, tensor in weights.items()}, saved, {"petseg": json.dumps(DESCRIPTION)})
     refused(saved, "do not fit unet")
+
+
+def test_weights_that_are_too_few_or_too_many_are_refused(saved):
+    weights = load_file(saved)
+    first, *others = weights
+    for those, words in (
+        ({name: weights[name] for name in others}, f"1 weights in .* do not fit unet: {first} is missing, but must be"),
+        (weights | {"more": torch.ones(1)}, r"1 weights in .* do not fit unet: more is \(1,\), but must be absent"),
+    ):
+        save_file(those, saved, {"petseg": json.dumps(DESCRIPTION)})
+        refused(saved, words)
 
 
 @pytest.mark.parametrize(

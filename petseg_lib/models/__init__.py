@@ -2,14 +2,13 @@
 
 from typing import Any
 
-import torch
 from torch import nn
-from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
 from petseg_lib.config import ParameterError
 from petseg_lib.models.blocks import SegmentationNetwork, initialise_kaiming
 from petseg_lib.models.resnet34_unet import ReportResNet34UNet, ResNet34UNet, load_encoder_weights
+from petseg_lib.models.shapes import dry_pass
 from petseg_lib.models.unet import UNet
 from petseg_lib.network_rules import DEPTHS, check_network
 
@@ -97,15 +96,11 @@ def parameter_count(model: nn.Module) -> int:
 
 
 def gflop(model: nn.Module, image_size: int) -> float:
-    """Billions of operations, two per multiply-add, of one image's way forward; convolutions alone are counted.
-
-    Nothing is computed: the model runs on torch's meta device.
+    """Billions of operations, two per multiply-add, of one image's way forward; convolutions alone are counted. Nothing is computed.
 
     Args:
         image_size: side of the square input, px.
     """
-    weights = {name: tensor.to("meta") for name, tensor in model.state_dict().items()}
-    image = torch.empty(1, 3, image_size, image_size, device="meta")
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        functional_call(model, weights, (image,))
+    with FlopCounterMode(display=False) as counter:
+        dry_pass(model, image_size)
     return counter.get_total_flops() / 1e9

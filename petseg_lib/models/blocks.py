@@ -1,6 +1,7 @@
 """The named parts that the networks are built of, and the frame that joins encoder, decoder and head."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import zip_longest
 
 import torch
@@ -10,6 +11,19 @@ from torch.nn import functional as F
 from petseg_lib.models.convolutions import Conv3x3, UpConv2x2
 
 MIN_SIDE = 32
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """A model in evaluation mode, without gradients; each of its modules as it was afterwards."""
+    training = {module: module.training for module in model.modules()}
+    try:
+        model.eval()
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in training.items():
+            module.training = mode
 
 
 class DoubleConv(nn.Sequential):

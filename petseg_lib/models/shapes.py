@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from petseg_lib.models.blocks import SegmentationNetwork
+from petseg_lib.models.blocks import SegmentationNetwork, evaluating
 
 
 class Shapes(NamedTuple):
@@ -27,8 +27,19 @@ class Shapes(NamedTuple):
     logits: tuple[int, int]
 
 
+def dry_pass(model: nn.Module, image_size: int) -> Tensor:
+    """The logits of a pass of one image in evaluation mode, of which nothing is computed: it is on torch's meta device.
+
+    Args:
+        image_size: side of the square input, px.
+    """
+    weights = {name: tensor.to("meta") for name, tensor in (*model.named_parameters(), *model.named_buffers())}
+    with evaluating(model):
+        return functional_call(model, weights, (torch.empty(1, 3, image_size, image_size, device="meta"),))
+
+
 def stage_shapes(model: SegmentationNetwork, image_size: int) -> Shapes:
-    """What the stages of a network make of a photograph. Nothing is computed: the model runs on torch's meta device.
+    """What the stages of a network make of a photograph. Nothing is computed.
 
     Args:
         image_size: side of the square input, px.
@@ -43,11 +54,8 @@ def stage_shapes(model: SegmentationNetwork, image_size: int) -> Shapes:
 
     handles = [model.encoder.register_forward_hook(watch("encoder"))]
     handles += [block.register_forward_hook(watch("decoder")) for block in model.decoder.blocks]
-    weights = {name: tensor.to("meta") for name, tensor in model.state_dict().items()}
-    image = torch.empty(1, 3, image_size, image_size, device="meta")
     try:
-        with torch.no_grad():
-            logits = functional_call(model, weights, (image,))
+        logits = dry_pass(model, image_size)
     finally:
         for handle in handles:
             handle.remove()

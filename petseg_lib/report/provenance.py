@@ -20,7 +20,7 @@ class Setting(NamedTuple):
 
 
 def facts(chapter: Chapter) -> dict[str, str]:
-    """Notebook, times, places, machine, commit and package versions, by name; what the folder does not say is left out."""
+    """Notebook, times, places, machine, commit, code and package versions, by name; what the folder does not say is left out."""
     made, metrics = chapter.run.provenance, chapter.run.metrics
     packages = ", ".join(f"{name} {version}" for name, version in made.get("packages", {}).items())
     found = {
@@ -29,6 +29,7 @@ def facts(chapter: Chapter) -> dict[str, str]:
         "took": chapter.seconds and duration(chapter.seconds),
         **{name: made.get("parameters", {}).get(name) for name in PLACES},
         "commit": made.get("commit"),
+        "code": made.get("code"),
         "device": metrics.get("device") and ", ".join(filter(None, [metrics["device"], metrics.get("precision")])),
         "platform": made.get("platform"),
         "Python": made.get("python"),
