@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -23,7 +24,18 @@ from petseg_lib.report import find_browser, missing_runs, print_pdf, write_repor
 from petseg_lib.report.chapters import _parts, read_chapters
 from petseg_lib.report.pdf import NAMES, WINDOWS_FOLDERS, PdfError
 from petseg_lib.report.provenance import facts, moment, settings
-from petseg_lib.report.tables import SUMMARY, Table, as_text, conventions, latex, markdown, measured_runs, summary, tables_of
+from petseg_lib.report.tables import (
+    CAPTIONS,
+    SUMMARY,
+    Table,
+    as_text,
+    conventions,
+    latex,
+    markdown,
+    measured_runs,
+    summary,
+    tables_of,
+)
 
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 SECONDS = 83.0
@@ -356,6 +368,21 @@ def test_a_breed_called_na_is_no_missing_value(runs, temporary_workspace):
         ["|", "NA", "|", "0.5000", "|"],
         ["|", "pug", "|", "|"],
     ]
+
+
+def test_each_csv_file_of_the_notebooks_has_a_caption(temporary_workspace):
+    sources = [path.read_text(encoding="utf-8") for path in (REPOSITORY / "notebooks").glob("*.ipynb")]
+    written = {name for source in sources for name in re.findall(r'write_table\(folder / \\"([^"\\]+)\\"', source)}
+    committed = {path.name for path in (REPOSITORY / "figures" / "demo").glob("*.csv")}
+    assert written == committed == CAPTIONS.keys()
+    for table in tables_of(temporary_workspace / "runs", REPOSITORY / "figures" / "demo"):
+        assert table.caption == CAPTIONS[f"{table.name}.csv"]
+
+
+def test_a_csv_file_of_ones_own_is_named_in_its_caption(temporary_workspace):
+    (temporary_workspace / "mine.csv").write_text("a\n1\n")
+    (table,) = tables_of(temporary_workspace / "runs", temporary_workspace)
+    assert table.caption == "mine.csv, as the notebooks leave it."
 
 
 def test_latex_is_escaped_and_has_the_rules_of_booktabs():

@@ -19,6 +19,33 @@ SUMMARY = (
     "parameters, GFLOP an image (two per multiply-add), images a second (inference, one at a time), epochs, training time."
 )
 CONVENTIONS = "Every Dice convention of every run on its test images."
+_INTERVAL = "low and high are the ends of its interval (95% unless the notebook's parameter confidence says otherwise)"
+# Of the CSV files that the notebooks write beside their figures; docs/files.md has every column.
+CAPTIONS = {
+    "results.csv": (
+        "Every Dice convention of each run compared, and of two floors that know nothing of the photograph: value, from 0 to 1, "
+        "is that of convention, resolution and border policy over the test images, of which images is the number."
+    ),
+    "comparison_differences.csv": (
+        "Each pair of runs on the same test images: difference is the mean dice_image (native, border policy pet) of run less "
+        f"that of against, the better of the two; {_INTERVAL}, paired over images. On ahead of the images run is the better one."
+    ),
+    "comparison_strata.csv": (
+        "Mean dice_image (native, border policy pet) of each run on the test images of a species, or of a third of them by the "
+        "pet's size (share of the photograph) or outline (its length over the square root of the pet's area); from and to are the "
+        f"least and the largest such value in that third; {_INTERVAL}."
+    ),
+    "comparison_thresholds.csv": (
+        "The threshold of probability that gives each run the highest mean dice_image (native, under the run's own border policy) "
+        "on the valid split, and that Dice on both splits at 0.5 (half) and at the threshold (chosen): gain is test_chosen less "
+        f"test_half; {_INTERVAL}, paired over images."
+    ),
+    "ablations.csv": (
+        "Each question of a sweep: difference is the mean dice_image (native, border policy pet) of the variant second less that "
+        f"of first, over seeds and test images; {_INTERVAL}, over both (with one seed, over images alone). The outcome is that of "
+        "second; report says whether the source report's choice holds."
+    ),
+}
 _LONG = 40  # rows; a longer table is broken over pages
 _SHRUNK = "\\medskip\n" r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{"
 _NUMBER = r"[-+]?(\d|inf$)|$"
@@ -98,7 +125,7 @@ def tables_of(runs_folder: Path, figures_folder: Path) -> list[Table]:
     exported = [
         Table(
             path.stem,
-            f"{path.name}, as the notebooks leave it.",
+            CAPTIONS.get(path.name, f"{path.name}, as the notebooks leave it."),
             shown(path),
             as_text(pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=_OF_WORDS)),
         )
