@@ -121,15 +121,13 @@ def test_pet_is_where_a_resized_logit_is_above_zero_and_truth_is_that_of_the_mod
 
 
 @pytest.mark.parametrize("confidence", [0.6, 0.95])
-def test_an_interval_is_bias_corrected_accelerated_and_of_the_confidence_asked_for(confidence):
+def test_an_interval_is_students_and_of_the_confidence_asked_for(confidence):
     values = np.random.default_rng(0).exponential(0.1, 25)
-    means = np.random.default_rng(1).choice(values, (100_000, 25)).mean(axis=1)
-    apart = values - values.mean()
-    skew, bias = (apart**3).sum() / 6 / (apart**2).sum() ** 1.5, stats.norm.ppf((means < values.mean()).mean())
-    ends = bias + stats.norm.ppf([(1 - confidence) / 2, (1 + confidence) / 2])
-    expected = np.quantile(means, stats.norm.cdf(bias + ends / (1 - skew * ends)))  # Efron 1987, eq. 6.8
-    interval = comparison.mean_interval(values, confidence, 40_000)
-    assert [interval.low, interval.high] == pytest.approx(expected.tolist(), abs=0.006)
+    # Confidence is the share of Student's t, of 24 degrees of freedom, that lies within the interval.
+    interval = comparison.mean_interval(values, confidence)
+    reach = (interval.high - values.mean()) / stats.sem(values)
+    assert interval.mean - interval.low == pytest.approx(interval.high - interval.mean)
+    assert 2 * stats.t.cdf(reach, 24) - 1 == pytest.approx(confidence)
 
 
 def counts(fp: list[int]) -> pd.DataFrame:

@@ -352,7 +352,7 @@ def test_the_end_of_a_sweep_adds_up_its_time_and_says_the_most_memory(folder, ca
         finish(folder, sweep, run, seconds)
         (sweeps.folder_of(sweep, run) / "benchmark.tsv").write_text(f"s\tmax_rss\n{seconds}\t{memory}\n")
     sweeps.write_summary(sweep)
-    words = "3 runs: 2 done, 1 not finished; 1 min 30 s of jobs, at most 1,500 MB each (runs/sweeps/mine/summary.csv)"
+    words = "3 runs: 2 done, 1 not finished (the same command goes on); 1 min 30 s of jobs, at most 1,500 MB each (runs/sweeps/mine/summary.csv)"
     assert capsys.readouterr().out.splitlines() == [words]
 
 
