@@ -60,7 +60,10 @@ def refresh_notebooks() -> None:
     The parameters are those of the notebooks' own cells, so nothing is injected. A sweep that a notebook reads is run
     before it, as `make run` does: with other threads its results would be others.
     """
-    for lock in (workspace() / "runs").rglob(".lock"):  # before any is removed
+    given = [model() for model in NOTEBOOKS.values()]
+    folders = [workspace() / each.run_dir for each in given]
+    folders += [workspace() / "runs" / "sweeps" / each.sweep for each in given if hasattr(each, "sweep")]
+    for lock in (lock for folder in folders for lock in folder.rglob(".lock")):  # before any is removed
         check_free(lock.parent)
     for name, model in NOTEBOOKS.items():
         path, folder = find_notebook(name), workspace() / model().run_dir
