@@ -75,9 +75,13 @@ def _answer(options: argparse.Namespace) -> int:
         status = options.command(options) or 0
         sys.stdout.flush()
         return status
-    except BrokenPipeError:  # whoever read this, `head` say, has gone; Python shall not say so at its end
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    except BrokenPipeError:
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:  # whoever read this, `head` say, has gone; Python shall not say so at its end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        raise
     except KeyboardInterrupt:
         print("petseg: interrupted", file=sys.stderr)
         return 130

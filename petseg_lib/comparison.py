@@ -18,7 +18,7 @@ from petseg_lib.data.pets import PetDataset
 from petseg_lib.evaluation import ConstantModel, dice_per_image, dice_table, evaluate, policies_with_target
 from petseg_lib.runs import Run, RunError
 
-TOO_CLOSE = 0.02  # two seeds of one recipe may lie this far apart (benchmarks/recipes.json)
+TOO_CLOSE = 0.02  # two seeds of one recipe lay this far apart, and farther on breeds not trained on (benchmarks/recipes.json)
 ROUNDING = 1e-12  # values of Dice that differ by less are equal
 
 

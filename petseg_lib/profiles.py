@@ -147,6 +147,7 @@ def settings_for_sweep(sweep: Path, settings: dict[str, str]) -> dict[str, str]:
     """Which of a profile's settings reach a sweep that one of its notebooks reads.
 
     The dataset, how much of it, and what the sweep leaves open (a device, say): whatever else it states is part of its questions.
+    `demo`, which notebook 06 hands on where it is told of no dataset, is none where the sweep names its own.
     """
     content = _read(sweep)
     common = content.get("parameters") or {}
@@ -186,7 +187,7 @@ def _listed(name: str, text: str) -> list[str]:
     if not text.strip().startswith("["):
         return [item for item in (item.strip(" '\"") for item in text.split(",")) if item]
     try:
-        return [str(item) for item in yaml.safe_load(text)]
+        return [str(item) for item in yaml.load(text, Loader=yaml.BaseLoader)]  # in which `no` and 01 stay text
     except yaml.YAMLError:
         raise ParameterError(f"parameter {name} is {text}, which is no list: it must be as in [a, b]") from None
 

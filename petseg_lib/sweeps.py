@@ -254,7 +254,8 @@ def run_sweep(file: str, threads: int = 0, dry_run: bool = False, snakemake: Seq
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
     if os.environ.get("FORCE"):
         command += ["--forcerun", "notebook"]
-    (workspace() / "runs" / sweep.name).mkdir(parents=True, exist_ok=True)  # a file of that name is said to be one
+    if not dry_run:
+        (workspace() / "runs" / sweep.name).mkdir(parents=True, exist_ok=True)  # a file of that name is said to be one
     print(plan(sweep, at_once, each=dry_run, force=bool(os.environ.get("FORCE"))), flush=True)
     status = _wait([*command, *(["--dry-run"] if dry_run else []), *snakemake], environment)
     return 1 if status else 0

@@ -132,6 +132,7 @@ def test_lists_may_be_text(text):
 
 def test_a_name_with_commas_is_one_item_of_a_list_in_quotes():
     assert checked("05_comparison", {"runs": '["runs/sweeps/mine/a,seed=0", b]'}) == {"runs": ["runs/sweeps/mine/a,seed=0", "b"]}
+    assert checked("05_comparison", {"runs": "[no, 01]"}) == {"runs": ["no", "01"]}
     with pytest.raises(ParameterError, match=r'parameter runs is \["a, which is no list'):
         checked("05_comparison", {"runs": '["a'})
 

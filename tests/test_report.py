@@ -375,7 +375,7 @@ def test_each_csv_file_of_the_notebooks_has_a_caption(temporary_workspace):
     written = {name for source in sources for name in re.findall(r'write_table\(folder / \\"([^"\\]+)\\"', source)}
     committed = {path.name for path in (REPOSITORY / "figures" / "demo").glob("*.csv")}
     assert written == committed == CAPTIONS.keys()
-    for table in tables_of(temporary_workspace / "runs", REPOSITORY / "figures" / "demo"):
+    for table in tables_of(temporary_workspace / "runs", REPOSITORY / "figures" / "sample"):
         assert table.caption == CAPTIONS[f"{table.name}.csv"]
 
 

@@ -3,7 +3,7 @@
 import copy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from petseg_lib.models.blocks import MIN_SIDE, evaluating
@@ -40,18 +40,22 @@ def _convolutions(model: nn.Module) -> list[tuple[str, str]]:
     for name, layer in model.named_modules():
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
             made[name] = []
-            handles.append(layer.register_forward_hook(lambda _layer, _given, result, to=made[name]: to.append(result)))
-        elif isinstance(layer, nn.BatchNorm2d):
+            handles.append(layer.register_forward_hook(lambda _layer, _given, result, to=made[name]: to.append(_seen(result))))
+        elif isinstance(layer, nn.BatchNorm2d) and layer.running_mean is not None:
             given[name] = []
-            handles.append(layer.register_forward_pre_hook(lambda _layer, inputs, to=given[name]: to.append(inputs[0])))
+            handles.append(layer.register_forward_pre_hook(lambda _layer, inputs, to=given[name]: to.append(_seen(inputs[0]))))
     try:
         if given:
             weight = next(model.parameters())
-            with evaluating(model):
+            with torch.inference_mode(False), evaluating(model):  # tensors of inference mode do not count their changes
                 model(weight.new_zeros(1, 3, MIN_SIDE, MIN_SIDE))
     finally:
         for handle in handles:
             handle.remove()
-    # The tensors are kept until here, so that no two have one id.
-    once = {id(results[0]): name for name, results in made.items() if len(results) == 1}
-    return [(once[id(inputs[0])], name) for name, inputs in given.items() if len(inputs) == 1 and id(inputs[0]) in once]
+    once = {results[0][:2]: name for name, results in made.items() if len(results) == 1}
+    return [(once[inputs[0][:2]], name) for name, inputs in given.items() if len(inputs) == 1 and inputs[0][:2] in once]
+
+
+def _seen(features: Tensor) -> tuple[int, int, Tensor]:
+    """Which tensor it is, and how often it was changed in place, as by ReLU; kept, so that no later one has its id."""
+    return id(features), features._version, features
