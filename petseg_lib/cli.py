@@ -77,7 +77,7 @@ def _answer(options: argparse.Namespace) -> int:
         return status
     except BrokenPipeError:
         try:
-            sys.stdout.flush()
+            print(flush=True)  # is it this pipe, or one of the command's own?
         except BrokenPipeError:  # whoever read this, `head` say, has gone; Python shall not say so at its end
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1

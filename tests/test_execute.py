@@ -431,6 +431,12 @@ def test_a_reader_that_goes_away_is_no_error_of_ours(workspace):
     assert (done.returncode, done.stderr) == (1, "")
 
 
+def test_another_pipe_that_breaks_keeps_its_traceback(workspace, monkeypatch):
+    monkeypatch.setattr("petseg_lib.cli._pets", lambda options: (_ for _ in ()).throw(BrokenPipeError(32, "Broken pipe")))
+    with pytest.raises(BrokenPipeError):
+        main(["pets", str(workspace / "pets")])
+
+
 def test_refreshed_notebooks_are_those_of_a_first_run_with_the_sweep_that_they_read(workspace, monkeypatch):
     name = "06_ablations"
     path, run, sweep = (
