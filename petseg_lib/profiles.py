@@ -187,7 +187,7 @@ def _listed(name: str, text: str) -> list[str]:
     if not text.strip().startswith("["):
         return [item for item in (item.strip(" '\"") for item in text.split(",")) if item]
     try:
-        return [str(item) for item in yaml.load(text, Loader=yaml.BaseLoader)]  # in which `no` and 01 stay text
+        return [str(item) for item in yaml.BaseLoader(text).get_single_data()]  # in which `no` and 01 stay text
     except yaml.YAMLError:
         raise ParameterError(f"parameter {name} is {text}, which is no list: it must be as in [a, b]") from None
 
