@@ -13,7 +13,7 @@ from petseg_lib.evaluation import dice_per_image
 from petseg_lib.profiles import Profile
 from petseg_lib.runs import OF_NO_RESULT, Run, RunError, is_finished
 from petseg_lib.sweeps import as_stated, folder_of, left_open
-from petseg_lib.words import in_words
+from petseg_lib.words import in_words, some
 
 
 @dataclass(frozen=True)
@@ -138,8 +138,13 @@ def dice_by_seed(runs: dict[str, dict[int, Run]]) -> dict[str, np.ndarray]:
     """dice_image (native, border policy pet) of each variant, (S, N): by seed, in the sweep's order, and image.
 
     Raises:
-        RunError: a run is not finished, or they were not all measured on the same images.
+        RunError: runs are not finished, or they were not all measured on the same images.
     """
+    if missing := [run.name for seeds in runs.values() for run in seeds.values() if not run.complete]:
+        raise RunError(
+            f"not finished: {some(missing)} ({len(missing)} of {in_words(sum(map(len, runs.values())), 'run')}); `petseg sweep` "
+            "trains what is missing, and so does notebook 06 with train_missing = True"
+        )
     tables = {f"{variant}, seed {seed}": run.per_image for variant, seeds in runs.items() for seed, run in seeds.items()}
     same_images(tables)
     dice = iter([dice_per_image(table).to_numpy() for table in tables.values()])

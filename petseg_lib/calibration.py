@@ -168,7 +168,7 @@ def threshold_verdict(row: Any, confidence: float = 0.95) -> str:
     )
     if row.threshold == 0.5:
         return f"{chosen}: it is 0.50 that is best on valid, so nothing is gained or lost."
-    sentence = f"{chosen} and 0.50 gives {row.test_half:.4f}: {row.gain:+.4f} ({percent(confidence)} interval {row.low:+.4f} to {row.high:+.4f})"
+    sentence = f"{chosen} and 0.50 gives {row.test_half:.4f}: {row.gain:+z.4f} ({percent(confidence)} interval {row.low:+z.4f} to {row.high:+z.4f})"
     worth = "which these images do not tell from chance"
     if row.low > 0:
         worth = "a gain that images drawn by chance do not explain; another training needs a threshold of its own"

@@ -57,8 +57,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with ExitStack() as stack:
         if said := getattr(options, "said", None):
-            Path(said).parent.mkdir(parents=True, exist_ok=True)
-            stream = stack.enter_context(Path(said).open("w", encoding="utf-8", buffering=1))
+            try:
+                Path(said).parent.mkdir(parents=True, exist_ok=True)
+                stream = stack.enter_context(Path(said).open("w", encoding="utf-8", buffering=1))
+            except OSError as error:
+                print(f"petseg: {said} cannot be used: {error.strerror}", file=sys.stderr)
+                return 2
             stack.enter_context(redirect_stdout(stream))
             stack.enter_context(redirect_stderr(stream))
         try:
@@ -199,8 +203,8 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 def _predict(options: argparse.Namespace) -> int:
     from petseg_lib.cutouts import cut_out_folder
-    from petseg_lib.data.pictures import passed_over, some
-    from petseg_lib.words import in_words
+    from petseg_lib.data.pictures import passed_over
+    from petseg_lib.words import in_words, some
 
     table, left_out = cut_out_folder(options.run_dir, options.photographs, options.out, options.threshold)
     print(table.to_string(index=False, float_format="{:.4f}".format))

@@ -14,11 +14,12 @@ from torch import nn
 
 from petseg_lib.checkpoints import load_run
 from petseg_lib.config import ReadableError
-from petseg_lib.data.pictures import DatasetError, found, photographs_in, read_upright, some
+from petseg_lib.data.pictures import DatasetError, found, photographs_in, read_upright
 from petseg_lib.devices import open_fabric
 from petseg_lib.disk import expanded, write_table
 from petseg_lib.evaluation import probabilities
 from petseg_lib.inference import for_inference
+from petseg_lib.words import some
 
 FOLDERS, TABLE = ("masks", "cutouts"), "cutouts.csv"
 COLUMNS = ["name", "width", "height", "share", "unsure"]
@@ -138,20 +139,22 @@ def cut_out_all(
 
 
 def _clear(folder: Path) -> None:
-    """Remove the files that an earlier call's table names.
+    """Remove the files that an earlier call's table names, unless someone has worked on them since.
 
     Raises:
-        ReadableError: masks or cut-outs stand there that no table of an earlier call accounts for.
+        ReadableError: masks or cut-outs stand there that no table of an earlier call accounts for, or that are newer than it.
     """
     path, own = folder / TABLE, set()
     if path.is_file() and path.read_text(encoding="utf-8", errors="replace").startswith(",".join(COLUMNS)):
         names = pd.read_csv(path, dtype=str, keep_default_na=False)["name"]
-        own = {path, *(folder / kind / Path(f"{name}.png").name for kind in FOLDERS for name in names)}
+        files = {folder / kind / Path(f"{name}.png").name for kind in FOLDERS for name in names}
+        written = path.stat().st_mtime_ns  # after all of them
+        own = {path, *(file for file in files if file.is_file() and file.stat().st_mtime_ns <= written)}
     standing = {path, *(file for kind in FOLDERS for file in (folder / kind).glob("[!.]*"))} - own
     if foreign := [file for file in sorted(standing) if file.exists()]:
         raise ReadableError(
             f"{folder} holds {some(file.relative_to(folder).as_posix() for file in foreign)}, which `petseg predict` did not "
-            "write, and nothing is written over: name another folder"
+            "write, or which changed since, and nothing is written over: name another folder"
         )
     for file in own:
         file.unlink(missing_ok=True)

@@ -133,7 +133,8 @@ def _finished_runs() -> dict[tuple, tuple[np.ndarray, np.ndarray]]:
         parameters, measured = run.provenance.get("parameters", {}), _measured(run)  # nothing of a run that is damaged
         if run.complete and measured and parameters.keys() >= _OF_WORK:
             kind = _kind(run.provenance["notebook"], parameters)
-            found.setdefault(kind, []).append((_work(parameters), float(measured["s"])))
+            seconds = max(measured["s"], run.metrics.get("training_seconds", 0.0))  # one that went on has a short last job
+            found.setdefault(kind, []).append((_work(parameters), float(seconds)))
     return {kind: tuple(np.array(pairs).T) for kind, pairs in found.items()}
 
 
@@ -146,7 +147,8 @@ def _kind(notebook: str, parameters: dict[str, Any]) -> tuple:
 
 def _work(parameters: dict[str, Any]) -> float:
     """What a training run's time is taken to grow with: epochs, pixels, and weights of a convolution."""
-    return float(parameters["epochs"] * parameters["image_size"] ** 2 * parameters["width"] ** 2)
+    epochs = parameters["epochs"] * (1 - 0.75 * parameters.get("half_size_share", 0.0))  # a quarter of the pixels in those
+    return float(epochs * parameters["image_size"] ** 2 * parameters["width"] ** 2)
 
 
 def _estimate(notebook: str, parameters: TrainingParameters, finished: dict[tuple, tuple]) -> float | None:
@@ -161,11 +163,12 @@ def _estimate(notebook: str, parameters: TrainingParameters, finished: dict[tupl
 
 
 def summary(sweep: Profile) -> pd.DataFrame:
-    """One row a run: run, its variant and values of the grid, notebook, state, Dice, seconds, memory_mb, error.
+    """One row a run: run, its variant and values of the grid, notebook, state, Dice, training_seconds, seconds, memory_mb, error.
 
     state is `done`, `failed`, `not finished`, or `of other parameters` where what stands in the folder is not what the sweep
     asks for; the Dice columns are those of metrics.json, under the border policy that the run was trained with, which stands
-    beside them (notebook 02 has neither); seconds and memory are Snakemake's own measurements of the whole job.
+    beside them (notebook 02 has neither); seconds and memory are Snakemake's own measurements of the run's last job, which of a
+    run that went on after an interrupt is not all of it: training_seconds counts every epoch.
     """
     rows = []
     for name, (notebook, settings) in sweep.runs.items():
@@ -177,7 +180,7 @@ def summary(sweep: Profile) -> pd.DataFrame:
         row = {"run": name} | sweep.points[name] | {"notebook": notebook, "state": state}
         if done:
             row |= parameters.model_dump(include={"border_policy"})
-            row |= {key: value for key, value in run.metrics.items() if key.startswith("dice_")}
+            row |= {key: value for key, value in run.metrics.items() if key.startswith(("dice_", "training_seconds"))}
         if measured := _measured(run):
             row |= {"seconds": measured["s"], "memory_mb": measured["max_rss"]}  # no memory on macOS
         rows.append(row | {"error": error})

@@ -155,6 +155,10 @@ def test_runs_of_other_images_or_unfinished_ones_are_refused(sweep):
     path.unlink()
     with pytest.raises(RunError, match=r"has no per_image\.csv"):
         ablations.dice_by_seed(ablations.runs_by_variant(sweep))
+    for run in ("base,seed=3", "short,seed=5"):
+        (folder_of(sweep, run) / "metrics.json").unlink()
+    with pytest.raises(RunError, match=r"^not finished: base,seed=3, short,seed=5 \(2 of 6 runs\); `petseg sweep` trains"):
+        ablations.variants_table(sweep, ablations.runs_by_variant(sweep))
 
 
 def test_a_grid_of_more_than_seeds_is_no_set_of_questions(tmp_path, monkeypatch):

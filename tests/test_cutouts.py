@@ -15,6 +15,7 @@ from small_model import DESCRIPTION, SETTINGS
 from petseg_lib import cutouts, evaluation, figures, inference
 from petseg_lib.checkpoints import save_model
 from petseg_lib.cli import main
+from petseg_lib.config import ReadableError
 from petseg_lib.data.pictures import DatasetError, passed_over, read_upright
 from petseg_lib.models import build_model
 from petseg_lib.widgets import cutout_viewer
@@ -247,6 +248,18 @@ def test_a_second_call_leaves_nothing_of_the_first(model, folder, tmp_path, fabr
     cutouts.cut_out_all(model, DESCRIPTION, paths[:1], out, fabric)
     files = sorted(str(path.relative_to(out)) for path in out.rglob("[!.]*") if path.is_file())
     assert files == ["cutouts.csv", str(Path("cutouts/Tom.png")), str(Path("masks/Tom.png")), "notes.txt"]
+
+
+def test_a_mask_that_someone_mended_is_not_written_over(model, folder, tmp_path, fabric):
+    paths, out = cutouts.photographs_in(folder), tmp_path / "out"
+    cutouts.cut_out_all(model, DESCRIPTION, paths, out, fabric)
+    mask = out / "masks" / "rex.jpg.png"
+    Image.new("L", (4, 4), 255).save(mask)
+    later = (out / cutouts.TABLE).stat().st_mtime_ns + 10**9
+    os.utime(mask, ns=(later, later))
+    with pytest.raises(ReadableError, match=r"holds masks/rex\.jpg\.png, which .* changed since"):
+        cutouts.cut_out_all(model, DESCRIPTION, paths, out, fabric)
+    assert Image.open(mask).size == (4, 4) and len(list((out / "cutouts").iterdir())) == len(paths)
 
 
 def test_results_of_photographs_with_numbers_for_names_are_known_again(model, folder, tmp_path, fabric):

@@ -72,7 +72,7 @@ def test_each_key_of_a_run_is_named():
 
 def test_each_column_of_a_sweep_is_named(monkeypatch):
     finished = {"dice_image_native": 1.0, "dice_dataset_native": 1.0, "dice_image_model": 1.0, "dice_dataset_model": 1.0}
-    finished |= {"dice_batch_soft_model": 1.0, "epochs": 1}
+    finished |= {"dice_batch_soft_model": 1.0, "epochs": 1, "training_seconds": 1.0}
     monkeypatch.setattr(sweeps, "_measured", lambda run: {"s": 1.0, "max_rss": 1.0})
     monkeypatch.setattr(runs.Run, "complete", True)
     monkeypatch.setattr(runs.Run, "metrics", finished)

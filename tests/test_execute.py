@@ -253,6 +253,8 @@ def test_what_is_said_can_go_into_a_file(workspace, capsys):
     assert main(given) == 0
     assert said.read_text().splitlines()[:2] == [f"[x,seed=0] {NAME} begins", "[x,seed=0] epoch 1"]
     assert capsys.readouterr() == ("", "")
+    assert main([*given[:-1], str(workspace)]) == 2
+    assert capsys.readouterr().err.startswith(f"petseg: {workspace} cannot be used: ")
 
 
 @pytest.mark.parametrize("error", [KeyError("a mistake of ours"), OSError("of no file")])

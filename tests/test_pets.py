@@ -13,7 +13,8 @@ from PIL import Image
 from petseg_lib.config import ReadableError
 from petseg_lib.data import pets, statistics, synthetic
 from petseg_lib.data.pets import dataset_folder, describe, draw_train, load_pets, open_dataset
-from petseg_lib.data.pictures import DatasetError, read_photograph, read_trimap, some
+from petseg_lib.data.pictures import DatasetError, read_photograph, read_trimap
+from petseg_lib.words import some
 
 
 def test_splits_come_from_the_list_files(tiny_dataset):

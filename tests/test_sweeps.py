@@ -258,7 +258,7 @@ def finish(folder: Path, sweep, run: str, seconds: float) -> None:
     notebook, values = sweep.runs[run]
     parameters = lasting(NOTEBOOKS[notebook].checked(values))
     (run_dir / "params.json").write_text(json.dumps({"notebook": notebook, "parameters": parameters}))
-    (run_dir / "metrics.json").write_text('{"dice_image_native": 0.5, "gflop": 1.0}')
+    (run_dir / "metrics.json").write_text('{"dice_image_native": 0.5, "gflop": 1.0, "training_seconds": 6.5}')
     (run_dir / "benchmark.tsv").write_text(f"s\tmax_rss\n{seconds}\t321\n")
 
 
@@ -327,6 +327,15 @@ def test_the_estimate_is_the_middle_of_finished_runs_that_are_as_near(folder):
     for run in ("seed=0", "seed=2"):
         (sweeps.folder_of(sweep, run) / "metrics.json").unlink()
     assert "  seed=0: about 1 min 30 s" in sweeps.plan(sweep, 1, each=True).splitlines(), "of those that ended alone"
+
+
+def test_the_estimate_counts_what_came_before_an_interrupt_and_epochs_at_half_size(folder):
+    sweep = load_profile(write(folder, SMALL))
+    finish(folder, sweep, "seed=0", 3.0)
+    (sweeps.folder_of(sweep, "seed=0") / "metrics.json").write_text('{"training_seconds": 80.0}')
+    half = load_profile(write(folder, SMALL.replace("grid:", "variants: {small: {half_size_share: 0.5}}\ngrid:"), "half"))
+    lines = sweeps.plan(half, 1, each=True).splitlines()
+    assert "  small,seed=1: about 50 s" in lines  # half of the epochs take a quarter of their time
 
 
 @pytest.mark.parametrize(
@@ -405,7 +414,7 @@ def test_the_summary_names_variant_grid_dice_time_and_memory(folder):
     finish(folder, sweep, "short,seed=1,learning_rate=0.001", 7.0)
     row = sweeps.summary(sweep).set_index("run").loc["short,seed=1,learning_rate=0.001"]
     assert row[["variant", "seed", "learning_rate", "state"]].tolist() == ["short", 1, 0.001, "done"]
-    assert row[["dice_image_native", "seconds", "memory_mb"]].tolist() == [0.5, 7.0, 321]
+    assert row[["dice_image_native", "training_seconds", "seconds", "memory_mb"]].tolist() == [0.5, 6.5, 7.0, 321]
     assert "gflop" not in row
 
 

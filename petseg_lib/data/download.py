@@ -22,8 +22,9 @@ from filelock import FileLock, Timeout
 from tqdm.std import tqdm
 
 from petseg_lib.data.pets import PetDataset, load_pets
-from petseg_lib.data.pictures import DatasetError, some
+from petseg_lib.data.pictures import DatasetError
 from petseg_lib.disk import expanded, remove_left, settle
+from petseg_lib.words import some
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ import numpy as np
 import pandas as pd
 
 from petseg_lib.config import workspace
-from petseg_lib.data.pictures import DatasetError, named, opened, reason, some
+from petseg_lib.data.pictures import DatasetError, named, opened, reason
 from petseg_lib.disk import from_here, settle
+from petseg_lib.words import some
 
 SPLITS = ("train", "valid", "test")
 SPECIES = {"1": "cat", "2": "dog"}

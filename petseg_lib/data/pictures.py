@@ -3,7 +3,7 @@
 import io
 import threading
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from PIL import Image, UnidentifiedImageError
 
 from petseg_lib.config import ReadableError
 from petseg_lib.disk import from_here
+from petseg_lib.words import some
 
 ORIENTATION_TAG = 0x0112
 UPRIGHT = {  # what turns a photograph of each EXIF orientation upright (CIPA DC-008, Exif 2.32, table 6)
@@ -224,9 +225,3 @@ def _without_warnings() -> Iterator[None]:
     with _warnings_lock, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
-
-
-def some(items: Iterable[object], between: str = ", ") -> str:
-    """The first few of many, for an error sentence: `a, b, c, d, e and 7 more`."""
-    items = [str(item) for item in items]
-    return between.join(items[:5]) + (f" and {len(items) - 5} more" if len(items) > 5 else "")

@@ -111,7 +111,7 @@ def difference_histogram(
         axes.bar(0, equal, (edges[1] - edges[0]) / 2, **style)
     axes.axvline(0, color=INK, linewidth=1)
     axes.axvspan(max(interval.low, -reach), min(interval.high, reach), color=GREY, alpha=0.35, linewidth=0)
-    label = f"mean {interval.mean:+.4f}, interval {interval.low:+.4f} to {interval.high:+.4f}"
+    label = f"mean {interval.mean:+z.4f}, interval {interval.low:+z.4f} to {interval.high:+z.4f}"
     axes.axvline(interval.mean, color=INK, linewidth=2, linestyle=(0, (4, 2)), label=label)
     better = {first: int((values < 0).sum()), second: int((values > 0).sum())}
     for run, side in ((first, "left"), (second, "right")):
@@ -143,7 +143,7 @@ def differences_from_best(pairs: pd.DataFrame, runs: Sequence[str]) -> Figure:
             row.difference, place, xerr=error, fmt=look.marker, color=look.colour, markersize=8, elinewidth=1.6,
             markerfacecolor="white" if tied else look.colour,
         )  # fmt: skip
-        words = f"{row.difference:+.4f} ({row.low:+.4f} to {row.high:+.4f}), ahead on {row.ahead} of {row.images}"
+        words = f"{row.difference:+z.4f} ({row.low:+z.4f} to {row.high:+z.4f}), ahead on {row.ahead} of {row.images}"
         axes.text(1.02, place, words.replace("-", "−"), transform=axes.get_yaxis_transform(), va="center", fontsize=9)
     axes.set_yticks(range(len(rows)), [looks[name].label for name in rows["run"]])
     axes.set(xlabel=f"dice_image, native, less that of {looks[best].label}", ylim=(len(rows) - 0.5, -0.5))
