@@ -168,11 +168,12 @@ def check_place(run: Run, parameters: Parameters) -> None:
     figures = workspace() / parameters.figures_dir
     if figures.exists() and not figures.is_dir():
         raise RunError(f"parameter figures_dir is {parameters.figures_dir}, which is a file: it must be a folder, or a new name")
-    names = set(_RESULTS) - {"metrics.json"}  # which other programs make as well
-    foreign = sorted(name for name in names if (folder / name).exists())
+    foreign = {name for name in (*_RESULTS, "notebook.ipynb") if (folder / name).exists()}
+    if "papermill" in (_dictionary(folder / "notebook.ipynb").get("metadata") or {}):  # a run's, also of one that failed early
+        foreign -= {"notebook.ipynb", "metrics.json"}
     if foreign and "notebook" not in run.provenance:
         raise RunError(
-            f"{shown(folder)} holds {', '.join(foreign)}, but no params.json of a run: what stands there is not "
+            f"{shown(folder)} holds {', '.join(sorted(foreign))}, but no params.json of a run: what stands there is not "
             "petseg's and would be removed; choose another run folder"
         )
 

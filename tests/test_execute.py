@@ -531,7 +531,7 @@ def test_a_dataset_with_a_missing_photograph_costs_nothing_either(workspace):
     assert {path.name: path.read_text() for path in run.iterdir()} == before
 
 
-@pytest.mark.parametrize("name", ["history.csv", "resume/cv.txt", "masks/rex.png"])
+@pytest.mark.parametrize("name", ["history.csv", "resume/cv.txt", "masks/rex.png", "metrics.json", "notebook.ipynb"])
 @pytest.mark.parametrize("record", [None, "{}", "[1", "[]"])
 def test_a_folder_of_ones_own_is_no_run_folder(workspace, name, record):
     own = workspace / "mine" / name
