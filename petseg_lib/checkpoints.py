@@ -6,6 +6,7 @@ import json
 import pickle  # for the name of its error alone
 import sys
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from petseg_lib.config import TrainingParameters, shown
+from petseg_lib.config import ReadableError, TrainingParameters, shown
 from petseg_lib.data.masks import BORDER_POLICIES
 from petseg_lib.disk import from_here, write_atomically
 from petseg_lib.models import build_model
@@ -244,6 +245,8 @@ def interruptible(run: Run, *parts: Any) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
+        if isinstance(error, KeyboardInterrupt | ReadableError):
+            _empty_frames(error)
         goes_on = state_path(run).is_file()
         if not goes_on:
             for part, state in zip(parts, begun, strict=True):
@@ -252,6 +255,14 @@ def interruptible(run: Run, *parts: Any) -> Iterator[None]:
             how = "goes on from its last checkpoint" if goes_on else "begins anew: there is no checkpoint yet"
             raise TrainingInterrupted(f"Interrupted: run this again, and it {how}.") from None
         raise
+
+
+def _empty_frames(error: BaseException | None) -> None:
+    """Let go of what an error's functions held, such as the activations of a step: a notebook keeps its last error, and the
+    next attempt needs their memory. For errors that are a sentence, whose frames nobody looks into."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)  # passes over functions that still run
+        error = error.__context__
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from lightning_fabric.plugins.environments import LightningEnvironment
 from petseg_lib.config import ReadableError
 
 TRIM_THRESHOLD, MMAP_MAX, ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
-FULL = ("out of memory", "DefaultCPUAllocator")  # in what PyTorch says of a memory that is full
+FULL = ("out of memory", "DefaultCPUAllocator", "ALLOC_FAILED", "ALLOCATION_FAILED")  # in words of PyTorch, cuBLAS, cuDNN
 
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # in notebooks its word on the precision looked like an error
 

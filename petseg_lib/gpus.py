@@ -45,7 +45,7 @@ def computes_on_gpu() -> bool:
     """Whether a run with `device: auto` computes on a GPU here, NVIDIA's, AMD's or Apple's, and not on the CPU."""
     import torch
 
-    return torch.accelerator.is_available()
+    return torch.cuda.is_available() or torch.backends.mps.is_available()  # Lightning Fabric takes no other
 
 
 @contextmanager

@@ -47,8 +47,9 @@ def for_inference(model: nn.Module, fabric: Fabric) -> nn.Module:
 
 def logits_of(model: nn.Module, image: Tensor, fabric: Fabric) -> np.ndarray:
     """Normalised (n, 3, S, S) -> (n, S, S) float32, all of a batch in one copy from where it is computed."""
-    with torch.inference_mode():
-        return model(fabric.to_device(image)).float()[:, 0].cpu().numpy()
+    with torch.inference_mode():  # `normalise` makes images channels last, in which Apple's GPUs are slow
+        image = fabric.to_device(image).contiguous(memory_format=memory_format(fabric.device))
+        return model(image).float()[:, 0].cpu().numpy()
 
 
 def map_passes(

@@ -21,7 +21,7 @@ from tqdm.std import tqdm
 
 from petseg_lib.checkpoints import Checkpointer, check_photographs, interruptible, load_state, state_path
 from petseg_lib.config import ReadableError, TrainingParameters, shown
-from petseg_lib.data.loaders import Batch, full_size_from, half_size, set_epoch, to_device
+from petseg_lib.data.loaders import Batch, full_size_from, half_size, one_pass, set_epoch, to_device
 from petseg_lib.devices import is_out_of_memory, memory_format, open_fabric
 from petseg_lib.dice import build_loss, count, dice_from_counts
 from petseg_lib.graphs import Recorded, released
@@ -110,8 +110,8 @@ def fit(
     step = build_step(wrapped, optimizer, loss_of, fabric, parameters)
     watched = someone_watches()
     set_epoch(train_loader, progress.epoch + 1, parameters.epochs)
-    endless = iter(train_loader)  # one pass for all epochs, so that workers start once and make the next one's batches meanwhile
     with (
+        one_pass(train_loader) as endless,  # of all epochs: workers start once, and make the next one's batches meanwhile
         interruptible(run, model, fabric._precision),
         SummaryWriter(run.folder / "tensorboard", purge_step=progress.epoch + 1) as writer,
         Checkpointer(run, description) as checkpointer,

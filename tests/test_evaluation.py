@@ -3,6 +3,7 @@
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from small_model import DESCRIPTION, SETTINGS
 from petseg_lib import comparison, evaluation, inference
 from petseg_lib.checkpoints import load_model, save_model
 from petseg_lib.data.cache import open_cache
+from petseg_lib.data.loaders import normalise
 from petseg_lib.data.masks import BORDER_POLICIES, target_and_scored
 from petseg_lib.data.pictures import read_trimap
 from petseg_lib.dice import count, soft_dice
@@ -61,6 +63,15 @@ def test_how_many_images_go_through_together_moves_no_logit(measured, monkeypatc
         logits.append(np.concatenate(passes))
     assert sizes == [{1}, {len(cache)}]
     assert logits[0].shape == (len(cache), 48, 48) and np.abs(logits[0] - logits[1]).max() < most * np.ptp(logits[0])
+
+
+@pytest.mark.parametrize(("device", "layout"), [("cpu", torch.channels_last), ("mps", torch.contiguous_format)])
+def test_images_to_measure_lie_in_memory_as_their_device_wants_them(device, layout):
+    seen = []
+    fabric = SimpleNamespace(device=torch.device(device), to_device=lambda image: image)
+    image = normalise(np.zeros((2, 8, 8, 3), np.uint8), (0.5,) * 3, (0.25,) * 3)
+    inference.logits_of(lambda given: seen.append(given) or given[:, :1], image, fabric)
+    assert seen[0].is_contiguous(memory_format=layout)
 
 
 def test_passes_come_in_order_and_leave_the_threads_as_they_were(measured, monkeypatch):

@@ -4,11 +4,13 @@ import copy
 import dataclasses
 import json
 import math
+import multiprocessing
 import platform
 import shutil
 import subprocess
 import sys
 import warnings
+import weakref
 from contextlib import nullcontext
 from functools import partial
 from types import SimpleNamespace
@@ -697,6 +699,7 @@ def test_a_validation_loss_that_is_not_finite_is_no_best_epoch(pets, monkeypatch
     [
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
         RuntimeError("MPS backend out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
         RuntimeError(
             "[enforce fail at alloc_cpu.cpp:127] data. DefaultCPUAllocator: can't allocate memory: you tried to allocate"
         ),
@@ -720,6 +723,24 @@ def test_too_little_memory_names_what_to_lower(pets, monkeypatch, error):
         match=r"of epoch 2: .* image_size \(32 now\), either of which begins anew \(force = True; --force, FORCE=1\)",
     ):
         train(pets, "runs/t/memory")
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), torch.OutOfMemoryError("CUDA out of memory")])
+def test_an_attempt_that_ended_leaves_its_memory_and_its_workers_to_the_next(pets, monkeypatch, error):
+    """A notebook's kernel keeps its last error, and with it all that the functions it went through held."""
+    held, processes, others = [], [], multiprocessing.active_children()
+
+    def ends(*given):
+        activations = torch.zeros(1)
+        held.append(weakref.ref(activations))
+        processes.extend(multiprocessing.active_children())
+        raise error
+
+    monkeypatch.setattr(training, "_train_epoch", ends)
+    with pytest.raises((KeyboardInterrupt, training.TrainingError)) as caught:
+        train(pets, "runs/t/ended", loader_workers=2)
+    assert caught.value.__context__ is error and held[0]() is None
+    assert len(processes) == len(others) + 2 and multiprocessing.active_children() == others
 
 
 def test_a_gpu_tries_a_step_at_full_size_before_the_epochs_at_half_size(pets, monkeypatch):

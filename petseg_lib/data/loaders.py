@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -103,6 +104,17 @@ def set_epoch(loader: DataLoader, epoch: int, last: int | None = None) -> None:
     augmentation are a function of (seed, epoch) alone, whatever ran before and however many workers there are. A loader
     starts at epoch 0; its length is that of one epoch."""
     loader.sampler.epochs = range(epoch, (epoch if last is None else last) + 1)
+
+
+@contextmanager
+def one_pass(loader: DataLoader) -> Iterator[Iterator[Batch]]:
+    """A pass over a loader, whose workers end with it even where a traceback that a notebook keeps holds it."""
+    batches = iter(loader)
+    try:
+        yield batches
+    finally:
+        if hasattr(batches, "_shutdown_workers"):
+            batches._shutdown_workers()
 
 
 def normalise(images: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> Tensor:
