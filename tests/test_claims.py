@@ -175,7 +175,7 @@ def test_over_seeds_an_interval_is_of_crossed_random_effects_and_a_spread_of_a_s
         interval = ablations.interval_over_seeds(values, confidence)
         assert (interval.low, interval.mean, interval.high) == pytest.approx((mean - reach, mean, mean + reach))
     tables, metrics = [counts(fp) for fp in ([0, 2], [2, 6], [0, 0])], [{"training_seconds": each} for each in (1.0, 2.0, 9.0)]
-    found = {seed: SimpleNamespace(per_image=tables[seed], metrics=metrics[seed]) for seed in range(3)}
+    found = {seed: SimpleNamespace(complete=True, per_image=tables[seed], metrics=metrics[seed]) for seed in range(3)}
     sweep = SimpleNamespace(runs={"base": ("03_unet_training", {})}, points={"base": {"variant": "base"}})
     row = ablations.variants_table(sweep, {"base": found}).loc["base"]
     assert row[["dice_image", "sd", "seconds"]].tolist() == pytest.approx([17 / 24, np.std([3 / 4, 3 / 8, 1], ddof=1), 2.0])
