@@ -53,7 +53,7 @@ clean:
 .venv/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, but $(PYTHON) is " + sys.version.split()[0] + ": name one, as in make PYTHON=python3.13")'
 	$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --editable .
+	.venv/bin/python -m pip install --editable . || { .venv/bin/python -c 'import sys; sys.version_info < (3, 14) or print("If immutables could not be built: Snakemake needs it, and it has no wheel for Python 3.14 yet. Install a C compiler and the headers of Python (on Debian gcc and python3-dev), or take Python 3.13: make PYTHON=python3.13", file=sys.stderr)'; exit 1; }
 	touch $@
 
 .venv/.test: .venv/.installed
