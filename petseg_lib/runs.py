@@ -49,7 +49,7 @@ class Run:
     @property
     def provenance(self) -> dict[str, Any]:
         """All of params.json: notebook, parameters, commit, code, python, platform, packages, left_out, normalisation, photographs; nothing where it is missing."""
-        return _dictionary(self.folder / "params.json")
+        return dictionary_in(self.folder / "params.json")
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -169,7 +169,7 @@ def check_place(run: Run, parameters: Parameters) -> None:
     if figures.exists() and not figures.is_dir():
         raise RunError(f"parameter figures_dir is {parameters.figures_dir}, which is a file: it must be a folder, or a new name")
     foreign = {name for name in (*_RESULTS, "notebook.ipynb") if (folder / name).exists()}
-    if "papermill" in (_dictionary(folder / "notebook.ipynb").get("metadata") or {}):  # a run's, also of one that failed early
+    if "notebook.ipynb" in foreign and "papermill" in (dictionary_in(folder / "notebook.ipynb").get("metadata") or {}):  # a run's
         foreign -= {"notebook.ipynb", "metrics.json"}
     if foreign and "notebook" not in run.provenance:
         raise RunError(
@@ -178,7 +178,7 @@ def check_place(run: Run, parameters: Parameters) -> None:
         )
 
 
-def _dictionary(path: Path) -> dict[str, Any]:
+def dictionary_in(path: Path) -> dict[str, Any]:
     """What a JSON file holds; nothing where it is missing, or something else."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

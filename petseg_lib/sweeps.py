@@ -15,7 +15,7 @@ from petseg_lib.disk import write_table
 from petseg_lib.execute import duration, run_again
 from petseg_lib.gpus import computes_on_gpu, usable_cores, visible_gpus
 from petseg_lib.profiles import REPOSITORY, Profile, find_sweep, load_profile, settings_from_environment
-from petseg_lib.runs import Run, RunError, is_finished
+from petseg_lib.runs import Run, RunError, dictionary_in, is_finished
 from petseg_lib.words import in_words
 
 STATES = ("done", "failed", "not finished", "of other parameters")
@@ -133,8 +133,8 @@ def _finished_runs() -> dict[tuple, tuple[np.ndarray, np.ndarray]]:
         parameters, measured = run.provenance.get("parameters", {}), _measured(run)  # nothing of a run that is damaged
         if run.complete and measured and parameters.keys() >= _OF_WORK:
             kind = _kind(run.provenance["notebook"], parameters)
-            seconds = max(measured["s"], run.metrics.get("training_seconds", 0.0))  # one that went on has a short last job
-            found.setdefault(kind, []).append((_work(parameters), float(seconds)))
+            trained = dictionary_in(run.folder / "metrics.json").get("training_seconds", 0.0)  # more, where the last job went on
+            found.setdefault(kind, []).append((_work(parameters), float(max(measured["s"], trained))))
     return {kind: tuple(np.array(pairs).T) for kind, pairs in found.items()}
 
 

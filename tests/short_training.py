@@ -1,6 +1,7 @@
 """One training run without a notebook, small enough to be killed many times; and what it must have left at its end."""
 
 import json
+import os
 from pathlib import Path
 
 import pandas as pd
@@ -13,6 +14,12 @@ from petseg_lib.models import build_model
 
 SMALL = {"image_size": 32, "width": 4, "depth": 2, "batch_size": 4, "epochs": 8, "limit_images": 24, "device": "cpu"}
 TIMINGS = {"training_seconds", "images_per_second"}
+
+
+def train_in(workspace: Path, *given) -> None:
+    """In a process of its own, whose server may be older than the test and then knows of no workspace."""
+    os.environ["PETSEG_WORKSPACE"] = str(workspace)
+    train(*given)
 
 
 def train(run_dir: str, data: str, writing_share: float) -> None:

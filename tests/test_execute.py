@@ -598,10 +598,11 @@ def test_a_run_that_the_profile_does_not_have_gets_a_word(workspace, monkeypatch
 def test_a_second_process_on_a_folder_touches_nothing(workspace):
     folder = workspace / "runs" / "x"
     folder.mkdir(parents=True)
-    (folder / "notebook.ipynb").write_text("of the first")
+    first = json.dumps({"metadata": {"papermill": {}}})
+    (folder / "notebook.ipynb").write_text(first)
     with FileLock(folder / ".lock"), pytest.raises(LockError, match=r"another process is working on runs/x"):
         run_notebook(NAME, "runs/x")
-    assert (folder / "notebook.ipynb").read_text() == "of the first" and not (folder / "error.txt").exists()
+    assert (folder / "notebook.ipynb").read_text() == first and not (folder / "error.txt").exists()
 
 
 def test_a_place_that_cannot_be_written_is_one_sentence(workspace, capsys):

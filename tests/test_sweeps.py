@@ -336,6 +336,8 @@ def test_the_estimate_counts_what_came_before_an_interrupt_and_epochs_at_half_si
     half = load_profile(write(folder, SMALL.replace("grid:", "variants: {small: {half_size_share: 0.5}}\ngrid:"), "half"))
     lines = sweeps.plan(half, 1, each=True).splitlines()
     assert "  small,seed=1: about 50 s" in lines  # half of the epochs take a quarter of their time
+    (sweeps.folder_of(sweep, "seed=0") / "metrics.json").write_text("{")
+    assert "  small,seed=1: about 2 s" in sweeps.plan(half, 1, each=True).splitlines()
 
 
 @pytest.mark.parametrize(

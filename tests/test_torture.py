@@ -25,7 +25,7 @@ def test_killed_runs_end_as_those_left_in_peace(tmp_path, temporary_workspace, m
     data, draws, reached = draw_pets(tmp_path / "pets", 40), random.Random(0), []
 
     def start(run_dir, writing_share=0.02):
-        process = context.Process(target=short_training.train, args=(run_dir, str(data), writing_share))
+        process = context.Process(target=short_training.train_in, args=(temporary_workspace, run_dir, str(data), writing_share))
         process.start()
         return process
 
