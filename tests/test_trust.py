@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 
 from petseg_lib import disk
 from petseg_lib.checkpoints import load_model, load_state, save_model, save_state
@@ -141,13 +141,13 @@ def test_cut_weights_are_refused(saved):
 
 
 def test_weights_of_other_shapes_are_refused(saved):
-    weights = {name: tensor[:1] if tensor.ndim > 1 else tensor for name, tensor in load_file(saved).items()}
+    weights = {name: tensor[:1] if tensor.ndim > 1 else tensor for name, tensor in load(saved.read_bytes()).items()}
     save_file({name: tensor.contiguous() for name, tensor in weights.items()}, saved, {"petseg": json.dumps(DESCRIPTION)})
     refused(saved, "do not fit unet")
 
 
 def test_weights_that_are_too_few_or_too_many_are_refused(saved):
-    weights = load_file(saved)
+    weights = load(saved.read_bytes())
     first, *others = weights
     for those, words in (
         ({name: weights[name] for name in others}, f"1 weights in .* do not fit unet: {first} is missing, but must be"),
@@ -163,7 +163,7 @@ def test_weights_that_are_too_few_or_too_many_are_refused(saved):
      json.dumps(DESCRIPTION | {"settings": {"width": 10**9}}), json.dumps(DESCRIPTION | {"settings": {"nothing": 1}})],
 )  # fmt: skip
 def test_a_description_that_makes_no_sense_is_refused(saved, description):
-    save_file(load_file(saved), saved, {"petseg": description})
+    save_file(load(saved.read_bytes()), saved, {"petseg": description})
     refused(saved, "model.safetensors")
 
 
@@ -178,12 +178,12 @@ def test_a_description_that_makes_no_sense_is_refused(saved, description):
     ],
 )
 def test_what_a_prediction_could_not_use_is_refused(saved, change, words):
-    save_file(load_file(saved), saved, {"petseg": json.dumps(DESCRIPTION | change)})
+    save_file(load(saved.read_bytes()), saved, {"petseg": json.dumps(DESCRIPTION | change)})
     refused(saved, words)
 
 
 def test_weights_without_a_description_are_refused(saved):
-    save_file(load_file(saved), saved)
+    save_file(load(saved.read_bytes()), saved)
     refused(saved, "holds weights without a description of their model: petseg did not write it")
 
 
