@@ -61,8 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 Path(said).parent.mkdir(parents=True, exist_ok=True)
                 stream = stack.enter_context(Path(said).open("w", encoding="utf-8", buffering=1))
             except OSError as error:
-                print(f"petseg: {said} cannot be used: {error.strerror}", file=sys.stderr)
-                return 2
+                return _unusable(error)
             stack.enter_context(redirect_stdout(stream))
             stack.enter_context(redirect_stderr(stream))
         try:
@@ -92,14 +91,19 @@ def _answer(options: argparse.Namespace) -> int:
     except OSError as error:
         if not error.filename:
             raise
-        print(f"petseg: {error.filename} cannot be used: {error.strerror}", file=sys.stderr)
-        return 2
+        return _unusable(error)
     except Exception as error:
         # Errors that a notebook shows as their sentence alone are meant for people: the same here.
         if not hasattr(error, "_render_traceback_"):
             raise
         print(f"petseg: {error}", file=sys.stderr)
         return 2
+
+
+def _unusable(error: OSError) -> int:
+    """Say which file or folder it was, and why; the exit status."""
+    print(f"petseg: {error.filename} cannot be used: {error.strerror}", file=sys.stderr)
+    return 2
 
 
 def _parser() -> argparse.ArgumentParser:
