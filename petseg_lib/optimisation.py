@@ -93,24 +93,27 @@ def is_hidden(weight: Tensor) -> bool:
     return weight.ndim == 4 and weight.shape[0] > 1 and weight.shape[1] != 3
 
 
-def orthogonalised(matrix: Tensor) -> Tensor:
+def orthogonalised(matrix: Tensor, scale: float = 1.0) -> Tensor:
     """(..., M, N) -> the same matrices with the same singular vectors and singular values of 0.73 to 1.27, the smallest below.
 
     Newton-Schulz iterations X <- (a + b XX' + c (XX')^2) X, three of `POLYNOMIALS` for the usual five (Jordan et al. 2024,
     "Muon"), which leaves bf16's rounding less to grow. Iterated is the small XX' alone, and what X is multiplied by is gathered
-    (Zhang et al. 2026, "Gram Newton-Schulz").
+    (Zhang et al. 2026, "Gram Newton-Schulz"): X's norm, from the trace of XX', and `scale`, which multiplies what is returned,
+    go into it as well, so that X is read twice and not written.
     """
     upright = matrix.shape[-2] > matrix.shape[-1]
     wide = matrix.mT if upright else matrix
-    # no singular value is above 1, where the first polynomial is steep, with bf16's rounding either
-    wide = wide / (1.01 * torch.linalg.matrix_norm(wide, keepdim=True) + 1e-7)
     gram = wide @ wide.mT
+    norm = gram.diagonal(dim1=-2, dim2=-1).to(torch.promote_types(gram.dtype, torch.float32)).sum(-1).sqrt()
+    # no singular value is above 1, where the first polynomial is steep, with bf16's rounding either
+    shrink = 1 / (1.01 * norm + 1e-7)[..., None, None]
+    gram = gram * (shrink * shrink).to(gram.dtype)
     factor = gathered = _newton_schulz_factor(gram, POLYNOMIALS[0])
     for polynomial in POLYNOMIALS[1:]:
         gram = factor @ gram @ factor
         factor = _newton_schulz_factor(gram, polynomial)
         gathered = factor @ gathered
-    wide = gathered @ wide
+    wide = (gathered * (scale * shrink).to(gathered.dtype)) @ wide
     return wide.mT if upright else wide
 
 
@@ -126,10 +129,13 @@ def _orthogonal_updates(*gradients: Tensor, rms: float, dtype: torch.dtype) -> t
     updates = list(gradients)
     for shape, numbers in alike.items():
         group = [channels_last[number].flatten(1) for number in numbers]
+        gains = group[0].is_cuda or min(group[0].shape) >= FASTER_IN_BF16
+        group = [each.to(dtype if gains else torch.float32) for each in group]
         matrices = torch.stack(group) if len(group) > 1 else group[0]
-        gains = matrices.is_cuda or min(matrices.shape[-2:]) >= FASTER_IN_BF16
-        updated = orthogonalised(matrices.to(dtype if gains else torch.float32)).float()
-        updated = updated.mul_(rms * max(matrices.shape[-2:]) ** 0.5).view(-1, *shape).permute(0, 1, 4, 2, 3)
+        updated = orthogonalised(matrices, rms * max(matrices.shape[-2:]) ** 0.5)
+        if updated.is_cuda:  # which adds tensors of one type to the weights in one kernel
+            updated = updated.float()
+        updated = updated.view(-1, *shape).permute(0, 1, 4, 2, 3)
         for number, update in zip(numbers, updated, strict=True):
             updates[number] = update
     return tuple(updates)

@@ -386,6 +386,7 @@ def test_a_folded_copy_of_a_network_in_training_is_ready_to_predict():
 
 
 AVX2, AVX512 = {"avx2": True}, {"avx2": True, "avx512_f": True, "avx512_bf16": True}
+AMX = AVX512 | {"amx_bf16": True}
 by_products = pytest.mark.parametrize(("dtype", "capabilities"), [(torch.bfloat16, AVX512), (torch.float32, AVX2)])
 
 
@@ -430,6 +431,48 @@ def test_a_convolution_of_few_pixels_is_the_same_as_a_matrix_product(monkeypatch
     results = passes_of(convolution, x, dtype, upstream)
     # to bf16 once, after its sum
     assert_rounded_alike(results, passes_of(exact, x, torch.float32, upstream), 0.003 if dtype == torch.bfloat16 else 3e-6)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(("height", "width", "stride"), [(8, 8, 1), (16, 16, 2), (15, 9, 2), (5, 7, 1)])
+def test_with_amx_the_weights_gradient_of_few_pixels_is_a_matrix_product(monkeypatch, bias, height, width, stride):
+    torch.manual_seed(0)
+    monkeypatch.setattr(convolutions, "_capabilities", lambda: AMX)
+    convolution = convolutions.Conv3x3(128, 256, stride, bias).to(memory_format=torch.channels_last)
+    exact = nn.Conv2d(128, 256, 3, stride, 1, bias=bias).to(memory_format=torch.channels_last)
+    exact.load_state_dict({name: each.to(torch.bfloat16).float() for name, each in convolution.state_dict().items()})
+    x = torch.randn(2, 128, height, width).to(torch.bfloat16).float()
+    upstream = torch.randn(2, 256, -(-height // stride), -(-width // stride)).to(torch.bfloat16).float()
+    with FlopCounterMode(display=False) as counter:
+        results = passes_of(convolution, x, torch.bfloat16, upstream)
+    work = {str(name): flop for name, flop in counter.get_flop_counts()["Global"].items()}
+    assert work["aten.convolution_backward"] == work["aten.convolution"] == work["aten.mm"], "oneDNN has one gradient to compute"
+    # to bf16 once, after its sum; the bias' result twice
+    assert_rounded_alike(results, passes_of(exact, x, torch.float32, upstream), 0.004)
+    convolution.requires_grad_(False).zero_grad()
+    with torch.autocast("cpu", torch.bfloat16):
+        given = x.to(torch.bfloat16).requires_grad_()
+        convolution(given).sum().backward()
+    assert given.grad is not None and convolution.weight.grad is None, "what is frozen has no gradient"
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "dtype", "channels", "side", "trained"),
+    [
+        (AMX, torch.bfloat16, 255, 8, True),
+        (AMX, torch.bfloat16, 256, 9, True),
+        (AMX, torch.float32, 256, 8, True),
+        (AMX, torch.bfloat16, 256, 8, False),
+        (AVX512, torch.bfloat16, 255, 8, True),
+        ({}, torch.bfloat16, 256, 8, True),
+    ],
+)
+def test_other_weights_gradients_are_oneDNNs(monkeypatch, capabilities, dtype, channels, side, trained):
+    monkeypatch.setattr(convolutions, "_capabilities", lambda: capabilities)
+    monkeypatch.setattr(convolutions._WeightsByProduct, "apply", None)  # which would fail
+    convolution = convolutions.Conv3x3(128, channels)
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16), torch.set_grad_enabled(trained):
+        assert oneDNN_convolves(convolution, torch.zeros(1, 128, side, side, dtype=dtype))
 
 
 @pytest.mark.parametrize("channels", [3, 15, 16])
@@ -563,7 +606,7 @@ def test_what_inductor_compiles_is_left_to_it(monkeypatch, dtype, capabilities):
 
 @pytest.mark.parametrize(
     ("capabilities", "in_bf16", "in_float32"),
-    [(AVX512, True, False), (AVX512 | {"amx_bf16": True}, False, False), (AVX2, False, True), ({}, False, False)],
+    [(AVX512, True, False), (AMX, False, False), (AVX2, False, True), ({}, False, False)],
 )
 def test_winograds_way_is_for_processors_that_multiply_in_vectors(monkeypatch, capabilities, in_bf16, in_float32):
     monkeypatch.setattr(convolutions, "_capabilities", lambda: capabilities)

@@ -435,6 +435,16 @@ def test_a_matrix_of_one_direction_is_not_blown_up(dtype, seed):
     assert 0.7 < largest < 1.3
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_is_orthogonalised_does_not_depend_on_how_large_it_is(dtype):
+    matrix = torch.randn(3, 80, 200, generator=torch.Generator().manual_seed(0)).to(dtype)
+    expected = optimisation.orthogonalised(matrix).float()
+    for factor in (2.0**-14, 2.0**40):  # powers of two, so that nothing is rounded; not so small that 1e-7 counts
+        torch.testing.assert_close(optimisation.orthogonalised(factor * matrix).float(), expected, rtol=0, atol=2e-3)
+        torch.testing.assert_close(optimisation.orthogonalised(matrix, factor).float(), factor * expected, rtol=0.02, atol=0)
+    assert not optimisation.orthogonalised(0 * matrix).any()
+
+
 @pytest.mark.parametrize("channels", [6, 96])  # the latter multiplied in bf16
 def test_muon_gives_convolutions_of_one_shape_the_updates_they_have_alone(channels):
     generator = torch.Generator().manual_seed(0)

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from petseg_lib.models.winograd import Winograd, convolve, filters_at_points
 
 FEW_PIXELS, MANY_WEIGHTS = 4 * 4, 256 * 512 * 9  # of an image: a matrix product is faster on a CPU for 1 to 32 of them
+GRADIENT_PIXELS, GRADIENT_WEIGHTS = 8 * 8, 128 * 256 * 9  # the same of the weights' gradient alone, for a processor with AMX
 ONEDNN_BLOCK = 16  # channels
 # The side of Winograd's tiles, and the channels, in and out, and pixels of an image from which on they pay.
 WINOGRAD_FROM = {
@@ -20,7 +21,7 @@ WINOGRAD_FROM = {
 
 class Conv3x3(nn.Conv2d):
     """A padded convolution, 3x3. Where `_products_pay`, a CPU computes that of few pixels by many weights as one matrix product,
-    and that of many channels by many pixels in Winograd's way.
+    and that of many channels by many pixels in Winograd's way; with AMX the weights' gradient alone of somewhat more pixels.
 
     Of few pixels, reading the weights is most of the work, and oneDNN's convolution reads and writes them several times. How
     many images there are chooses no way, so that no image is rounded otherwise than in a batch of others.
@@ -46,6 +47,10 @@ class Conv3x3(nn.Conv2d):
         if height * width <= FEW_PIXELS and self.weight.numel() >= MANY_WEIGHTS:
             weight = self.weight.permute(0, 2, 3, 1).flatten(1)  # which copies nothing where channels lie last
             return F.linear(_Windows.apply(x.permute(0, 2, 3, 1), stride), weight, self.bias).permute(0, 3, 1, 2)
+        pays = height * width <= GRADIENT_PIXELS and self.weight.numel() >= GRADIENT_WEIGHTS and _multiplies_matrices(x.dtype)
+        if pays and torch.is_grad_enabled():
+            result = _WeightsByProduct.apply(x, self.weight, stride)
+            return result if self.bias is None else result + self.bias.to(x.dtype).view(-1, 1, 1)
         tile = self._tile(x.dtype, height, width)
         if stride > 1 or tile is None or not _winograd_pays(x.dtype):
             return super().forward(x)
@@ -134,8 +139,12 @@ def _winograd_pays(dtype: torch.dtype) -> bool:
         return False
     if dtype == torch.float32:
         return _only_avx2()
-    capabilities = _capabilities()
-    return bool(capabilities.get("avx512_bf16")) and not capabilities.get("amx_bf16")
+    return bool(_capabilities().get("avx512_bf16")) and not _multiplies_matrices(dtype)
+
+
+def _multiplies_matrices(dtype: torch.dtype) -> bool:
+    """Whether a processor has instructions for matrices of it (AMX), which inductor is left to use by itself."""
+    return dtype == torch.bfloat16 and bool(_capabilities().get("amx_bf16")) and not torch.compiler.is_compiling()
 
 
 def _only_avx2() -> bool:
@@ -164,6 +173,29 @@ class _Windows(torch.autograd.Function):
         for place, part in zip(_places(ctx.shape, ctx.stride), gradient.split(channels, dim=-1), strict=True):
             padded[place] += part
         return padded[:, 1:-1, 1:-1].to(gradient.dtype), None
+
+
+class _WeightsByProduct(torch.autograd.Function):
+    """(N, C, H, W) -> (N, out_channels, H / stride, W / stride): oneDNN's convolution but for the weights' gradient, one product."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int) -> Tensor:
+        used = weight.to(x.dtype)
+        ctx.save_for_backward(x, used)
+        ctx.stride, ctx.dtype = stride, weight.dtype
+        return F.conv2d(x, used, stride=stride, padding=1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        x, weight = ctx.saved_tensors
+        of_x = of_weight = None
+        if ctx.needs_input_grad[0]:
+            of_x = torch.nn.grad.conv2d_input(x.shape, weight, gradient, ctx.stride, padding=1)
+        if ctx.needs_input_grad[1]:
+            windows = _Windows.apply(x.permute(0, 2, 3, 1), ctx.stride).flatten(0, 2)
+            product = gradient.permute(0, 2, 3, 1).flatten(0, 2).T @ windows
+            of_weight = product.view(-1, 3, 3, x.shape[1]).permute(0, 3, 1, 2).to(ctx.dtype)
+        return of_x, of_weight, None
 
 
 def _places(shape: torch.Size, stride: int) -> list[tuple[slice, slice, slice]]:
