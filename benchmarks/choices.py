@@ -26,6 +26,7 @@ EAGER = "started by Python, not recorded"
 ADAMW, UNFUSED = "with AdamW for Muon", "with AdamW that is not fused"
 UNFOLDED = "BatchNorm not folded"
 PLAIN_ADAM, CONVOLVED = "with PyTorch's fused Adam as it is", "few pixels convolved by oneDNN"
+WEIGHTS_CONVOLVED = "weights' gradients of few pixels by oneDNN"
 NOT_WINOGRAD, TRANSPOSED = "many channels convolved by oneDNN", "transposed convolutions by oneDNN"
 DOUBLING = convolutions.UpConv2x2, "forward", nn.ConvTranspose2d.forward
 WHOLE, WHOLE_BF16 = "the whole matrix iterated, five times", "the same in bf16"
@@ -71,6 +72,8 @@ def _wide_training(setting: Setting, network: str) -> Row:
         NOT_WINOGRAD: _without(step, convolutions, "WINOGRAD_FROM", {}),
         TRANSPOSED: _without(step, *DOUBLING),
     }
+    if convolutions._multiplies_matrices(torch.bfloat16):
+        measures[WEIGHTS_CONVOLVED] = _without(step, convolutions, "GRADIENT_PIXELS", 0)
     if network == "resnet34_unet_report":
         measures[CONVOLVED] = _without(step, convolutions, "MANY_WEIGHTS", math.inf)
     return _row(setting, network, "training step", p, measures, f"{network.removesuffix('_report')}_report")
