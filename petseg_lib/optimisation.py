@@ -133,7 +133,7 @@ def _orthogonal_updates(*gradients: Tensor, rms: float, dtype: torch.dtype) -> t
         group = [each.to(dtype if gains else torch.float32) for each in group]
         matrices = torch.stack(group) if len(group) > 1 else group[0]
         updated = orthogonalised(matrices, rms * max(matrices.shape[-2:]) ** 0.5)
-        if updated.is_cuda:  # which adds tensors of one type to the weights in one kernel
+        if not updated.is_cpu:  # a GPU adds tensors of one type to the weights in one kernel
             updated = updated.float()
         updated = updated.view(-1, *shape).permute(0, 1, 4, 2, 3)
         for number, update in zip(numbers, updated, strict=True):

@@ -463,7 +463,7 @@ def test_with_amx_the_weights_gradient_of_few_pixels_is_a_matrix_product(monkeyp
         (AMX, torch.bfloat16, 256, 9, True),
         (AMX, torch.float32, 256, 8, True),
         (AMX, torch.bfloat16, 256, 8, False),
-        (AVX512, torch.bfloat16, 255, 8, True),
+        (AVX512, torch.bfloat16, 256, 8, True),
         ({}, torch.bfloat16, 256, 8, True),
     ],
 )
