@@ -647,7 +647,7 @@ def test_what_is_not_scored_is_not_in_trainings_dice():
 
 
 def test_a_steps_loss_is_of_what_is_scored_and_its_pet_is_where_a_logit_is_above_zero():
-    parameters, model = UNetParameters(), torch.nn.Conv2d(3, 1, 1)
+    parameters, model = UNetParameters(precision="32-true"), torch.nn.Conv2d(3, 1, 1)
     fabric = training.start(parameters)
     torch.nn.init.zeros_(model.weight)
     torch.nn.init.constant_(model.bias, 0.25)
@@ -662,7 +662,7 @@ def test_a_steps_loss_is_of_what_is_scored_and_its_pet_is_where_a_logit_is_above
 
 def test_accumulated_batches_leave_the_gradient_of_one_batch():
     """Which Adam's first step hardly tells from twice as large a one."""
-    fabric, loss_of, gradients = training.start(UNetParameters()), training.build_loss("bce"), []
+    fabric, loss_of, gradients = training.start(UNetParameters(precision="32-true")), training.build_loss("bce"), []
     images, scored = torch.rand(4, 3, 4, 4), torch.ones(4, 1, 4, 4, dtype=torch.bool)
     targets = (torch.rand(4, 1, 4, 4) > 0.5).float()
     for parts in (1, 2):
@@ -1095,9 +1095,9 @@ def test_the_scale_of_float16_is_gone_on_with(pets, monkeypatch):
     monkeypatch.setattr(Precision, "state_dict", lambda self: {"scale": 7})
     monkeypatch.setattr(Precision, "load_state_dict", lambda self, state: loaded.append(state["scale"]))
     with pytest.raises(KeyboardInterrupt):
-        train(pets, "runs/t/scale", stop_after=1)
+        train(pets, "runs/t/scale", stop_after=1, precision="32-true")
     assert not loaded
-    train(pets, "runs/t/scale")
+    train(pets, "runs/t/scale", precision="32-true")
     assert loaded == [7]
 
 
