@@ -49,15 +49,13 @@ class Conv3x3(nn.Conv2d):
             return F.linear(_Windows.apply(x.permute(0, 2, 3, 1), stride), weight, self.bias).permute(0, 3, 1, 2)
         pays = height * width <= GRADIENT_PIXELS and self.weight.numel() >= GRADIENT_WEIGHTS and _multiplies_matrices(x.dtype)
         if pays and torch.is_grad_enabled():
-            result = _WeightsByProduct.apply(x, self.weight, stride)
-            return result if self.bias is None else result + self.bias.to(x.dtype).view(-1, 1, 1)
+            return _plus(_WeightsByProduct.apply(x, self.weight, stride), self.bias)
         tile = self._tile(x.dtype, height, width)
         if stride > 1 or tile is None or not _winograd_pays(x.dtype):
             return super().forward(x)
         pixels = x.permute(0, 2, 3, 1)
         if torch.is_grad_enabled():
-            result = Winograd.apply(pixels, self.weight, tile).permute(0, 3, 1, 2)
-            return result if self.bias is None else result + self.bias.to(x.dtype).view(-1, 1, 1)
+            return _plus(Winograd.apply(pixels, self.weight, tile).permute(0, 3, 1, 2), self.bias)
         return convolve(pixels, self._filters(tile, x.dtype), tile, self.bias).permute(0, 3, 1, 2)
 
     def _filters(self, tile: int, dtype: torch.dtype) -> Tensor:
@@ -115,9 +113,13 @@ class UpConv2x2(nn.ConvTranspose2d):
             squares = squares.view(count, height, width, 2, 2, self.out_channels)
             return squares.transpose(2, 3).reshape(count, 2 * height, 2 * width, self.out_channels).permute(0, 3, 1, 2)
         if x.device.type == "cpu" and trained_bias:
-            result = F.conv_transpose2d(x, self.weight, stride=2)
-            return result + self.bias.to(result.dtype).view(-1, 1, 1)
+            return _plus(F.conv_transpose2d(x, self.weight, stride=2), self.bias)
         return super().forward(x)
+
+
+def _plus(result: Tensor, bias: Tensor | None) -> Tensor:
+    """A convolution's result with the bias that it was computed without."""
+    return result if bias is None else result + bias.to(result.dtype).view(-1, 1, 1)
 
 
 def _products_pay(x: Tensor) -> bool:
