@@ -15,8 +15,9 @@ import pytest
 from PIL import Image, ImageFile
 
 from petseg_lib.cli import main
+from petseg_lib.data import twins
 from petseg_lib.data.check import check_folder, usable
-from petseg_lib.data.pets import LINE_RULE, load_pets
+from petseg_lib.data.pets import LINE_RULE, Pet, load_pets
 from petseg_lib.data.pictures import DatasetError
 from petseg_lib.data.problems import CONVERTED, IGNORED, STOPS, UNUSABLE, USED
 from petseg_lib.data.synthetic import draw_pets
@@ -202,6 +203,37 @@ def test_the_same_photograph_twice_and_across_splits(tiny_dataset):
     ]
 
 
+def test_the_same_picture_in_another_size_and_quality_and_across_splits(tiny_dataset):
+    root = tiny_dataset()
+    patches = np.random.default_rng(3).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    for number, size in ((6, (200, 150)), (18, (403, 300)), (24, (97, 75))):
+        picture = Image.fromarray(patches).resize((200, 150), Image.Resampling.BICUBIC).resize(size)
+        picture.save(root / "images" / f"Abyssinian_{number}.jpg", "JPEG", quality=95 if number == 6 else 40)
+        Image.new("L", size, 1).save(root / "annotations" / "trimaps" / f"Abyssinian_{number}.png")
+    assert added(root) == [
+        ("images/Abyssinian_18.jpg", "looks like Abyssinian_6.jpg in another size or quality", USED),
+        (
+            "images/Abyssinian_24.jpg",
+            "looks like Abyssinian_6.jpg in another size or quality, and leaks: this one is in test, that one in train",
+            USED,
+        ),
+    ]
+
+
+@pytest.mark.parametrize("rows", [1, 4, 256])
+def test_thumbnails_are_compared_with_all_before_them(monkeypatch, rows):
+    monkeypatch.setattr(twins, "ROWS", rows)
+    draw = np.random.default_rng(0)
+    pets = [Pet(f"Bengal_{number}", "Bengal", "cat", "train") for number in range(9)]
+    looks = [twins.Looks(bytes([number]), draw.normal(size=256).astype(np.float32)) for number in range(9)]
+    for copy, original in ((3, 1), (8, 1), (5, 4)):
+        looks[copy] = twins.Looks(bytes([copy]), looks[original].thumbnail + draw.normal(0, 0.05, 256).astype(np.float32))
+    looks = [each and twins.Looks(each.digest, each.thumbnail / np.linalg.norm(each.thumbnail)) for each in looks]
+    looks[7] = None
+    found = [(problem.file, problem.problem.split()[2]) for problem in twins.repeated(pets, looks)]
+    assert found == [(f"images/Bengal_{copy}.jpg", f"Bengal_{original}.jpg") for copy, original in ((3, 1), (5, 4), (8, 1))]
+
+
 def test_the_same_bytes_in_another_shape_are_another_photograph(tiny_dataset):
     root = tiny_dataset()
     for name, size in (("Bengal_4", (40, 50)), ("american_bulldog_5", (50, 40))):
@@ -311,13 +343,24 @@ def test_the_command_downloads(monkeypatch, capsys):
 def test_the_real_photographs(real_data, capsys):
     assert main(["data", "check", str(real_data)]) == 0
     table = [re.split("  +", line) for line in capsys.readouterr().out.splitlines()]
-    assert [(row[0], row[-1]) for row in table[1:-1]] == [
+    assert [(row[0], row[-1]) for row in table[1:4]] == [
         ("images/Abyssinian_5.jpg", CONVERTED),
         ("images", IGNORED),
         ("annotations/trimaps", IGNORED),
     ]
     assert "is a PNG named .jpg and has an alpha channel" in table[1]
-    assert table[-1] == ["598 pets (270 train, 30 valid, 298 test): training can start; 3 notes"]
+    assert table[-1] == ["598 pets (270 train, 30 valid, 298 test): training can start; 9 notes"]
+
+
+def test_the_real_photographs_that_come_twice(real_data):
+    found = [problem for problem in check_folder(real_data).problems if "looks like" in problem.problem]
+    pairs = {(problem.file.split("_")[1][:-4], problem.problem.split("_")[1].split(".")[0]) for problem in found}
+    assert pairs == {("87", "5"), ("63", "40"), ("99", "151"), ("56", "24"), ("177", "11"), ("172", "122")}
+    assert all("Abyssinian" in problem.file for problem in found)
+    assert sorted(problem.problem.split(", and leaks: ")[1] for problem in found if "leaks" in problem.problem) == [
+        "this one is in test, that one in train",
+        "this one is in valid, that one in train",
+    ]
 
 
 def test_the_real_photographs_that_no_list_names(real_data, tmp_path):

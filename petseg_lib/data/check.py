@@ -1,6 +1,5 @@
 """What is wrong with a dataset: every listed file read once, and everything named at once rather than at the first error."""
 
-import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,16 +25,17 @@ from petseg_lib.data.pictures import (
     some,
 )
 from petseg_lib.data.problems import CONVERTED, IGNORED, LEVELS, STOPS, UNUSABLE, USED, Check, Problem
+from petseg_lib.data.twins import Looks, looks_of, repeated
 from petseg_lib.disk import write_json
 
 COLOURS = {"L": "grey levels alone", "P": "a palette", "RGBA": "an alpha channel", "CMYK": "CMYK colours"}
 
 
 class _Pair(NamedTuple):
-    """What was found in a pet's two files: problems, a digest of the photograph's pixels, and whether another try may differ."""
+    """What was found in a pet's two files: problems, what the photograph looks like, and whether another try may differ."""
 
     problems: list[Problem]
-    digest: bytes | None
+    looks: Looks | None
     passing: bool
 
 
@@ -58,7 +58,7 @@ def check_folder(folder: str | Path, progress: bool = False) -> Check:
     problems += _of_another_spelling(
         dataset.pets, there, {problem.file for problem in problems if problem.problem == "is missing"}
     )
-    problems += _same_photographs(dataset.pets, [pair.digest for pair in pairs])
+    problems += repeated(dataset.pets, [pair.looks for pair in pairs])
     problems += _unlisted("images", there["images"], {f"{pet.name}.jpg" for pet in dataset.pets})
     problems += _unlisted("annotations/trimaps", there["annotations/trimaps"], {f"{pet.name}.png" for pet in dataset.pets})
     problems.sort(key=lambda problem: list(LEVELS).index(problem.consequence))
@@ -150,14 +150,14 @@ def _read_pairs(dataset: PetDataset, progress: bool) -> list[_Pair]:
 def _read_pair(dataset: PetDataset, pet: Pet) -> _Pair:
     photograph, mask = f"images/{pet.name}.jpg", f"annotations/trimaps/{pet.name}.png"
     problems: list[Problem] = []
-    image = trimap = digest = None
+    image = trimap = looks = None
     turned, passing = 1, False
     try:
         picture = opened(file_bytes(dataset.root / photograph))
         note = _to_convert(picture)
         image = decoded_rgb(picture)
         turned = orientation(picture)
-        digest = hashlib.sha256(repr(image.size).encode() + image.tobytes()).digest()
+        looks = looks_of(image)
         if note:
             problems.append(Problem(photograph, note, CONVERTED))
     except DatasetError as error:
@@ -174,7 +174,7 @@ def _read_pair(dataset: PetDataset, pet: Pet) -> _Pair:
         problems.append(_other_size(photograph, mask, image.size, trimap.shape[::-1], turned))
     elif turned > 1:
         problems.append(Problem(photograph, f"has the EXIF orientation {turned}, which is not followed", USED))
-    return _Pair(problems, digest, passing)
+    return _Pair(problems, looks, passing)
 
 
 def _of_another_spelling(pets: Sequence[Pet], there: dict[str, list[str]], named: set[str]) -> Iterator[Problem]:
@@ -204,19 +204,6 @@ def _other_size(photograph: str, mask: str, size: tuple[int, int], mask_size: tu
     if turned >= 5 and size == mask_size[::-1]:
         return Problem(photograph, f"has {stored} px as stored, but its mask follows the EXIF rotation: {drawn}", UNUSABLE)
     return Problem(mask, f"has {drawn} px, but its photograph {stored}", UNUSABLE)
-
-
-def _same_photographs(pets: Sequence[Pet], digests: Sequence[bytes | None]) -> Iterator[Problem]:
-    """Photographs that show the same pixels as one before them."""
-    first: dict[bytes, Pet] = {}
-    for pet, digest in zip(pets, digests, strict=True):
-        other = pet if digest is None else first.setdefault(digest, pet)
-        if other is pet:
-            continue
-        sentence = f"is the same photograph as {other.name}.jpg"
-        if pet.split != other.split:
-            sentence += f", and leaks: this one is in {pet.split}, that one in {other.split}"
-        yield Problem(f"images/{pet.name}.jpg", sentence, USED)
 
 
 def _unlisted(folder: str, there: Sequence[str], listed: set[str]) -> Iterator[Problem]:
