@@ -17,6 +17,7 @@ from petseg_lib.data.masks import target_and_scored
 from petseg_lib.data.pets import PetDataset
 from petseg_lib.evaluation import ConstantModel, dice_per_image, dice_table, evaluate, policies_with_target
 from petseg_lib.runs import Run, RunError
+from petseg_lib.words import some
 
 TOO_CLOSE = 0.02  # two seeds of one recipe lay this far apart, and farther on breeds not trained on (benchmarks/recipes.json)
 ROUNDING = 1e-12  # values of Dice that differ by less are equal
@@ -73,7 +74,7 @@ def named(runs: Sequence[Run]) -> dict[str, Run]:
 
 
 def same_images(tables: dict[str, pd.DataFrame]) -> None:
-    """Refuse to compare runs that were not measured on the same images.
+    """Refuse to compare runs that were not measured on the same images with the same masks.
 
     Args:
         tables: each run's per_image table, by the run's name.
@@ -85,6 +86,16 @@ def same_images(tables: dict[str, pd.DataFrame]) -> None:
                 f"{first} was measured on {len(reference)} images and {name} on {len(table)}, not the same ones: "
                 "run both with the same data and limit_images"
             )
+        if (other := _marked(table) != _marked(reference)).any():
+            raise RunError(
+                f"{first} and {name} were measured on other masks of {some(reference['name'][other])}: where masks were mended "
+                "in between, run the older one's notebook again in Jupyter or with papermill, which measures a finished run anew"
+            )
+
+
+def _marked(table: pd.DataFrame) -> np.ndarray:
+    """(N,) the pixels of pet and border in the mask of each image of a per_image table."""
+    return np.rint((table["native_pet_tp"] + table["native_pet_fn"]).to_numpy(dtype=float))
 
 
 def same_photographs(tables: dict[str, pd.DataFrame], dataset: PetDataset) -> None:
@@ -206,17 +217,24 @@ def verdicts(pairs: pd.DataFrame, runs: Sequence[str], confidence: float = 0.95)
 
 
 def floors(dataset: PetDataset, run: Run, fabric: Fabric) -> dict[str, pd.DataFrame]:
-    """Two models that know nothing of the photograph, measured as a run is: its size, its border policy, its test images."""
+    """Two models that know nothing of the photograph, measured as a run is: its size, its border policy, its test images.
+
+    Raises:
+        RunError: the dataset's masks are not those that the run was measured on.
+    """
     _, description = load_model(run.folder / "model.safetensors")
     size, policy = description["image_size"], description["border_policy"]
     train, test = (dataset.split(split) for split in ("train", "test"))
     target, _ = target_and_scored(open_cache(dataset, train, size).trimaps, policy)
     constants = {"everything is pet": np.ones((size, size)), "average training mask": target.mean(axis=0)}
     cache = open_cache(dataset, test, size)
-    return {
+    tables = {
         name: evaluate(ConstantModel(probability), dataset, test, cache, description, fabric)
         for name, probability in constants.items()
     }
+    if (run.folder / "per_image.csv").is_file():
+        same_images({run.name: run.per_image} | tables)
+    return tables
 
 
 def summary_table(

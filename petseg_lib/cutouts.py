@@ -19,10 +19,11 @@ from petseg_lib.devices import open_fabric
 from petseg_lib.disk import expanded, write_table
 from petseg_lib.evaluation import probabilities
 from petseg_lib.inference import for_inference
-from petseg_lib.words import some
+from petseg_lib.words import some, writable
 
 FOLDERS, TABLE = ("masks", "cutouts"), "cutouts.csv"
 COLUMNS = ["name", "width", "height", "share", "unsure"]
+NEXT = 600 * 10**9  # ns, from a mask to its cut-out, which is written right after it, at the very most
 UNSURE = (0.1, 0.9)  # probabilities between which a network has not made up its mind
 
 
@@ -48,6 +49,7 @@ def names_of(paths: Sequence[Path]) -> list[str]:
     Names that differ in nothing but capitals count as the same, as they do on the disks of Windows and macOS; where two files
     differ in nothing else, the second name ends in `_2`.
     """
+    paths = [Path(writable(path.name)) for path in paths]
     known = Counter(each.casefold() for path in paths for each in {path.stem, path.name})
     names, taken = [], set()
     for path in paths:
@@ -110,7 +112,10 @@ def cut_out_all(
 
     Raises:
         DatasetError: a photograph cannot be used, under `stop`; or none can.
+        ReadableError: what stands in the folder is not of an earlier call, or is what is to be read.
     """
+    if paths[0].resolve().parent in [(folder / kind).resolve() for kind in FOLDERS]:
+        raise ReadableError(f"{paths[0].parent} is where {folder} gets its results: name another one")
     left_out: dict[str, str] = {}
     rows = []
     _clear(folder)
@@ -142,14 +147,20 @@ def _clear(folder: Path) -> None:
     """Remove the files that an earlier call's table names, unless someone has worked on them since.
 
     Raises:
-        ReadableError: masks or cut-outs stand there that no table of an earlier call accounts for, or that are newer than it.
+        ReadableError: masks or cut-outs stand there that no table of an earlier call accounts for, that are newer than it, or
+            where only one of a pair is older.
     """
     path, own = folder / TABLE, set()
     if path.is_file() and path.read_text(encoding="utf-8", errors="replace").startswith(",".join(COLUMNS)):
         names = pd.read_csv(path, dtype=str, keep_default_na=False)["name"]
-        files = {folder / kind / Path(f"{name}.png").name for kind in FOLDERS for name in names}
         written = path.stat().st_mtime_ns  # after all of them
-        own = {path, *(file for file in files if file.is_file() and file.stat().st_mtime_ns <= written)}
+        own = {path}
+        for name in names:
+            files = [folder / kind / Path(f"{name}.png").name for kind in FOLDERS]
+            times = {file: file.stat().st_mtime_ns for file in files if file.is_file()}
+            times = {file: at for file, at in times.items() if at <= written}
+            # A mask that was drawn before, and then copied or moved here, may have kept its time.
+            own |= {file for file, at in times.items() if max(times.values()) - at <= NEXT}
     standing = {path, *(file for kind in FOLDERS for file in (folder / kind).glob("[!.]*"))} - own
     if foreign := [file for file in sorted(standing) if file.exists()]:
         raise ReadableError(
@@ -174,7 +185,5 @@ def cut_out_folder(run_dir: str, photographs: str, out: str, threshold: float = 
     paths = photographs_in(photographs)
     if folder == paths[0].resolve().parent or (place.is_dir() and folder.is_relative_to(place.resolve())):
         raise ReadableError(f"{out} lies in the folder of the photographs, where nothing is written: name another one")
-    if paths[0].resolve().parent in [folder / kind for kind in FOLDERS]:
-        raise ReadableError(f"{photographs} is where {out} gets its results: name another one")
     _, model, description = load_run(run_dir)
     return cut_out_all(model, description, paths, folder, open_fabric(), threshold, "skip")

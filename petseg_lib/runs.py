@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from petseg_lib.config import NOTEBOOKS, Parameters, ReadableError, TrainingParameters, shown, workspace
+from petseg_lib.config import NOTEBOOKS, Parameters, PredictionParameters, ReadableError, TrainingParameters, shown, workspace
 from petseg_lib.data.check import usable
 from petseg_lib.data.pets import dataset_folder, draw_train, open_dataset
 from petseg_lib.disk import write_json, write_table
@@ -19,7 +19,7 @@ from petseg_lib.versions import made_with
 OF_NO_RESULT = ("figures_dir", "figure_formats", "loader_workers", "cuda_graphs", "bad_samples")
 # What a run makes. The executed notebook is not among it: papermill writes that while the run is under way.
 _RESULTS = ("metrics.json", "history.csv", "per_image.csv", "model.safetensors", "stats.json", "resume", "tensorboard")
-_RESULTS += ("masks", "cutouts", "cutouts.csv")
+_RESULTS += (_CUTOUTS := ("masks", "cutouts", "cutouts.csv"))
 
 
 class RunError(ReadableError):
@@ -121,7 +121,7 @@ def open_run(parameters: Parameters, notebook: str) -> Run:
 
     A training run that was interrupted is left as it is, to go on from its last epoch; one that is finished as well, to
     be measured again, unless `parameters.force` says otherwise. Whatever else an earlier run left there is removed, so
-    that results and parameters always belong together.
+    that results and parameters always belong together; but for masks and cut-outs where notebook 07 makes others.
 
     Args:
         parameters: as the notebook checked them; `run_dir` is taken relative to the workspace.
@@ -144,7 +144,9 @@ def open_run(parameters: Parameters, notebook: str) -> Run:
         if taken:  # a notebook's kernel lives on
             unlock(run.folder)
         raise
-    for name in _RESULTS:
+    # Someone may have mended masks since: `cutouts.cut_out_all` looks for that, and removes what it wrote itself.
+    kept = _CUTOUTS if isinstance(parameters, PredictionParameters) else ()
+    for name in (name for name in _RESULTS if name not in kept):
         path = run.folder / name
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     record = {"notebook": notebook, "parameters": lasting(parameters)} | made_with()

@@ -72,6 +72,14 @@ def test_as_many_other_images_or_the_same_in_another_order_are_not_compared(pets
             comparison.same_photographs({"b": other}, pets)
 
 
+def test_runs_that_were_measured_before_and_after_a_mask_was_mended_are_not_compared():
+    before, after = table_of([1.0, 0.3, 0.7]), table_of([0.9, 0.4, 0.8])
+    comparison.same_images({"a": before, "b": after})
+    after.loc[1, "native_pet_fn"] += 1
+    with pytest.raises(RunError, match="a and b were measured on other masks of pet_1: where masks were mended"):
+        comparison.same_images({"a": before, "b": after})
+
+
 # Pairs
 
 

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -15,9 +16,10 @@ from small_model import DESCRIPTION, SETTINGS
 from petseg_lib import cutouts, evaluation, figures, inference
 from petseg_lib.checkpoints import save_model
 from petseg_lib.cli import main
-from petseg_lib.config import ReadableError
+from petseg_lib.config import PredictionParameters, ReadableError
 from petseg_lib.data.pictures import DatasetError, passed_over, read_upright
 from petseg_lib.models import build_model
+from petseg_lib.runs import open_run
 from petseg_lib.widgets import cutout_viewer
 
 ORIENTATION = 0x0112
@@ -260,6 +262,52 @@ def test_a_mask_that_someone_mended_is_not_written_over(model, folder, tmp_path,
     with pytest.raises(ReadableError, match=r"holds masks/rex\.jpg\.png, which .* changed since"):
         cutouts.cut_out_all(model, DESCRIPTION, paths, out, fabric)
     assert Image.open(mask).size == (4, 4) and len(list((out / "cutouts").iterdir())) == len(paths)
+
+
+@pytest.mark.parametrize("kind", cutouts.FOLDERS)
+def test_a_mask_that_was_drawn_before_and_then_put_there_is_not_written_over(model, folder, tmp_path, fabric, kind):
+    paths, out = cutouts.photographs_in(folder), tmp_path / "out"
+    cutouts.cut_out_all(model, DESCRIPTION, paths, out, fabric)
+    drawn = out / kind / "Tom.png"
+    Image.new("L", (4, 4), 255).save(drawn)
+    earlier = (out / cutouts.TABLE).stat().st_mtime_ns - 3600 * 10**9
+    os.utime(drawn, ns=(earlier, earlier))
+    with pytest.raises(ReadableError, match=rf"holds {kind}/Tom\.png, which .* did not write"):
+        cutouts.cut_out_all(model, DESCRIPTION, paths, out, fabric)
+    assert Image.open(drawn).size == (4, 4)
+
+
+def test_results_are_not_removed_where_they_are_to_be_read(model, folder, tmp_path, fabric):
+    cutouts.cut_out_all(model, DESCRIPTION, cutouts.photographs_in(folder), tmp_path, fabric)
+    before = cutouts.photographs_in(tmp_path / "cutouts")
+    with pytest.raises(ReadableError, match=r"cutouts is where .* gets its results: name another one"):
+        cutouts.cut_out_all(model, DESCRIPTION, before, tmp_path, fabric)
+    assert cutouts.photographs_in(tmp_path / "cutouts") == before
+
+
+def test_notebook_07_leaves_a_mask_that_someone_mended(model, folder, temporary_workspace, fabric):
+    paths, parameters = cutouts.photographs_in(folder), PredictionParameters(run_dir="runs/mine/predict")
+    run = open_run(parameters, "07_predict")
+    cutouts.cut_out_all(model, DESCRIPTION, paths, run.folder, fabric)
+    run.finish({})
+    mask = run.folder / "masks" / "Tom.png"
+    Image.new("L", (4, 4), 255).save(mask)
+    later = (run.folder / cutouts.TABLE).stat().st_mtime_ns + 10**9
+    os.utime(mask, ns=(later, later))
+    run = open_run(parameters, "07_predict")
+    with pytest.raises(ReadableError, match=r"holds masks/Tom\.png, which .* changed since"):
+        cutouts.cut_out_all(model, DESCRIPTION, paths, run.folder, fabric)
+    assert Image.open(mask).size == (4, 4) and not run.complete
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other disks have no such names")
+def test_photographs_whose_names_are_no_utf8_are_cut_out_and_known_again(trained, folder, tmp_path, capsys):
+    for name in ("Bär.jpg", "Bör.jpg"):
+        shutil.copy(folder / "rex.jpg", folder / os.fsdecode(name.encode("latin-1")))
+    for _ in range(2):
+        assert main(["predict", trained, str(folder), "--out", str(tmp_path / "out")]) == 0
+        assert pd.read_csv(tmp_path / "out" / cutouts.TABLE)["name"].tolist()[:2] == ["B_r.jpg", "B_r.jpg_2"]
+        assert (tmp_path / "out" / "masks" / "B_r.jpg_2.png").is_file()
 
 
 def test_results_of_photographs_with_numbers_for_names_are_known_again(model, folder, tmp_path, fabric):

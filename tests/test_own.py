@@ -1,5 +1,7 @@
 """A dataset of one's own photographs and masks: what is read, what is written, and what is refused."""
 
+import os
+import sys
 import unicodedata
 from pathlib import Path, PurePosixPath
 
@@ -7,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from petseg_lib.cli import main
 from petseg_lib.config import ReadableError
@@ -150,6 +153,41 @@ def test_an_area_of_a_third_value_is_refused_on_either_side_of_one_half(third):
         _trimap_of(Image.fromarray(mask))
 
 
+def labels(first, second, channels: int) -> np.ndarray:
+    """Two areas of other labels on nothing."""
+    mask = np.zeros((300, 200, channels), np.uint8)
+    mask[20:120, 20:120], mask[150:280, 60:180] = first, second
+    return mask
+
+
+@pytest.mark.parametrize("mode", ["RGB", "P"])
+def test_labels_that_differ_in_colour_alone_are_refused(mode):
+    """As the first labels of Pascal VOC's palette, which many tools write, do."""
+    mask = Image.fromarray(labels((128, 0, 0), (0, 128, 0), 3)).convert(mode, palette=Image.Palette.ADAPTIVE)
+    with pytest.raises(DatasetError, match=r"areas of the colours \(0, 0, 0\), \(0, 128, 0\), \(128, 0, 0\), but a mask has two"):
+        _trimap_of(mask)
+
+
+@pytest.mark.parametrize("second", [(0, 255, 0, 255), (0, 0, 0, 255)])  # black: a background that was painted too
+def test_labels_on_nothing_are_refused(second):
+    with pytest.raises(DatasetError, match=r"is opaque in areas of the (colours|values) .*, which do not say what is pet"):
+        _trimap_of(Image.fromarray(labels((255, 255, 255, 255), second, 4)))
+
+
+def test_a_photographs_plain_areas_on_nothing_are_no_labels():
+    cut = labels((255, 255, 255, 255), (0, 0, 0, 255), 4)
+    cut[20:60, 20:120, :3] = np.random.default_rng(0).integers(0, 256, (40, 100, 3))
+    assert np.array_equal(_trimap_of(Image.fromarray(cut)) == 1, cut[..., 3] == 255)
+
+
+@pytest.mark.parametrize("left_open", [np.s_[20:21, 20:120], np.s_[20:23, 20:120], np.s_[0, 0]])
+def test_a_label_of_1_beside_255_for_what_is_left_open_is_refused(left_open):
+    mask = labels(1, 1, 1)[..., 0]
+    mask[left_open] = 255
+    with pytest.raises(DatasetError, match="has areas of the values 0, 1, 255, but a mask has two"):
+        _trimap_of(Image.fromarray(mask))
+
+
 def test_a_pet_in_three_corners_is_no_inverted_mask(mine):
     corners = np.ones(SHAPE, np.uint8)
     corners[:10, :10] = 0
@@ -165,7 +203,7 @@ def test_a_masks_soft_edge_is_no_third_value(mine):
 
 
 def test_names_that_no_list_can_hold_are_changed():
-    assert [_name(Path(name)) for name in ("my  dog.jpg", "#1.png", "a#b.png")] == ["my_dog", "_1", "a_b"]
+    assert [_name(Path(name)) for name in ("my  dog.jpg", "#1.png", "a#b.png", " .jpg")] == ["my_dog", "_1", "a_b", "_"]
     assert _name(PurePosixPath("a\\b.jpg")) == "a_b"  # on Windows it is another folder's
 
 
@@ -197,6 +235,33 @@ def test_a_mask_whose_size_does_not_say_how_it_was_drawn_is_named(mine):
     said = from_masks(mine / "photographs", mine / "masks", mine / "out")
     assert said.endswith("; turned upright, and their masks taken for upright, see whether that is so: rex.jpg")
     assert np.array_equal(read_trimap(mine / "out" / "annotations" / "trimaps" / "rex.png") == 1, PET)
+
+
+@pytest.mark.parametrize(("turned", "of_the_photograph"), [(True, 1), (True, 3), (False, 1)])
+def test_a_masks_own_orientation_is_followed_where_its_size_allows_it(mine, turned, of_the_photograph):
+    exif, own = Image.Exif(), Image.Exif()
+    exif[0x0112] = of_the_photograph
+    own[0x0112] = 3 if turned else 6  # 6 would swap its sides: whatever had turned the mask already left it there
+    Image.fromarray(photograph(0)).save(mine / "photographs" / "rex.jpg", exif=exif)
+    mask = Image.fromarray((PET * 255).astype(np.uint8))
+    (mask.transpose(Image.Transpose.ROTATE_180) if turned else mask).save(mine / "masks" / "rex.png", exif=own)
+    assert "turned upright" not in from_masks(mine / "photographs", mine / "masks", mine / "out")
+    assert np.array_equal(read_trimap(mine / "out" / "annotations" / "trimaps" / "rex.png") == 1, PET)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other disks have no such names")
+def test_a_name_of_an_old_archive_that_is_no_utf8_is_changed(mine):
+    for folder, ending in (("photographs", ".jpg"), ("masks", ".png")):
+        (mine / folder / f"rex{ending}").rename(mine / folder / os.fsdecode(f"Bär{ending}".encode("latin-1")))
+    from_masks(mine / "photographs", mine / "masks", mine / "out")
+    assert "B_r" in {pet.name for pet in load_pets(mine / "out").pets}
+
+
+def test_a_comment_that_no_jpeg_can_hold_is_left_out(mine):
+    told = PngInfo()
+    told.add_text("comment", "x" * 70_000)
+    Image.fromarray(photograph(1)).save(mine / "photographs" / "my dog.png", pnginfo=told)
+    assert from_masks(mine / "photographs", mine / "masks", mine / "out").startswith("6 photographs")
 
 
 def test_a_name_is_the_same_whether_its_accents_are_composed_or_not(mine):
@@ -258,6 +323,12 @@ def draw(path: Path, values: np.ndarray) -> None:
             lambda mine: [path.unlink() for path in (mine / "masks").glob("[irc]*.png")], {}, DatasetError,
             "2 photographs of .* have a mask of their name in .*, but 4 or more are needed",
         ),
+        (
+            lambda mine: Image.new("RGB", (65_501, 1)).save(mine / "photographs/my dog.png"), {}, DatasetError,
+            r"the photograph .*my dog\.png has 65501 x 1 px, but a side may have 65500: make",
+        ),
+        (lambda mine: None, {"seed": -1}, ReadableError, "the seed is -1, but it must be 0 or more"),
+        (lambda mine: None, {"out": "demo"}, ReadableError, "out is demo, which parameter data takes for the built-in"),
         (lambda mine: (mine / "out").mkdir(), {}, ReadableError, "out is there already"),
         (lambda mine: None, {"test_share": 1.0}, ReadableError, r"the share to test on is 1\.0, but"),
         (lambda mine: None, {"breed": "Maine Coon"}, ReadableError, "breed is 'Maine Coon', but it must be a word"),

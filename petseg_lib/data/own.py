@@ -28,10 +28,14 @@ from petseg_lib.data.pictures import (
     some,
 )
 from petseg_lib.disk import expanded, replace
+from petseg_lib.words import writable
 
 SHARE_OF_AN_AREA = 0.01  # of the mask, from which on a third value is no edge
+FEW_VALUES = 4  # in all: none of them is what JPEG or a soft edge leaves
+FEW_COLOURS = 16  # of what is opaque: it is painted, and no cut-out of a photograph
 FEWEST = 4  # of which one is tested on, one validates, and two are trained on
-JPEG = {"quality": 95, "subsampling": 0}
+JPEG = {"quality": 95, "subsampling": 0, "comment": b""}  # that of a GIF or PNG may be too long for a JPEG
+LONGEST_SIDE = 65_500  # px, of a JPEG that libjpeg writes
 
 
 def from_masks(
@@ -46,8 +50,8 @@ def from_masks(
     """Write a dataset from photographs and from masks of the same names, whatever their endings.
 
     Writes `images/NAME.jpg`, upright (a JPEG that is so already is copied), `annotations/trimaps/NAME.png` (1 pet,
-    2 background; a mask has no border), and `annotations/trainval.txt` and `test.txt`. Spaces, `#` and
-    backslashes in names become `_`.
+    2 background; a mask has no border), and `annotations/trainval.txt` and `test.txt`. Spaces, `#`,
+    backslashes and what is no UTF-8 in names become `_`.
 
     Args:
         photographs: folder, read as `pictures.photographs_in` reads it.
@@ -67,6 +71,10 @@ def from_masks(
             is left behind.
     """
     out = expanded(out)
+    if str(out) == "demo":
+        raise ReadableError("out is demo, which parameter data takes for the built-in synthetic pets: name another")
+    if seed < 0:
+        raise ReadableError(f"the seed is {seed}, but it must be 0 or more")
     if out.exists():
         raise ReadableError(f"{out} is there already: name a folder that is not, since nothing is written over")
     if not 0 < test_share < 1:
@@ -130,7 +138,7 @@ def _name(path: Path) -> str:
 
     Composed, as most systems write accents; archives and disks of a Mac hold them beside their letters.
     """
-    return unicodedata.normalize("NFC", re.sub(r"[#\\]", "_", "_".join(path.stem.split())))
+    return unicodedata.normalize("NFC", re.sub(r"[#\\]", "_", "_".join(writable(path.stem).split()) or "_"))
 
 
 class _Doubts(NamedTuple):
@@ -148,29 +156,42 @@ def _write_pair(photograph: Path, mask: Path, image_path: Path, trimap_path: Pat
         stored = decoded_rgb(picture)
         turn = UPRIGHT.get(orientation(picture))
         image = stored if turn is None else stored.transpose(turn)
+        copied = turn is None and picture.format == "JPEG"
+        if not copied and max(image.size) > LONGEST_SIDE:
+            raise DatasetError(f"has {image.width} x {image.height} px, but a side may have {LONGEST_SIDE}: make it smaller")
     with named(f"the mask {mask}"):
-        trimap = _trimap_of(opened(file_bytes(mask)))
+        drawn = opened(file_bytes(mask))
+        trimap = _trimap_of(drawn)
+        own = UPRIGHT.get(orientation(drawn))
+        turned = trimap if own is None else np.asarray(Image.fromarray(trimap).transpose(own))
+        if own is not None and turned.shape[::-1] == image.size:  # else the tag was left by what had turned the mask already
+            trimap = turned
+        else:
+            own = None
         size = trimap.shape[::-1]
         if size != image.size and size == stored.size:  # drawn on the photograph as it is stored
             trimap = np.asarray(Image.fromarray(trimap).transpose(turn))
         elif size != image.size:
             raise DatasetError(f"is {size[0]} x {size[1]} px, but its photograph is {image.width} x {image.height}")
-    if turn is None and picture.format == "JPEG":
+    if copied:
         shutil.copyfile(photograph, image_path)
     else:
         image.save(image_path, **JPEG)
     Image.fromarray(trimap).save(trimap_path)
     corners = trimap[[0, 0, -1, -1], [0, -1, 0, -1]]
-    return _Doubts(turn is not None and stored.size == image.size, bool((corners == PET).all()))
+    return _Doubts(turn is not None and own is None and stored.size == image.size, bool((corners == PET).all()))
 
 
 def _trimap_of(mask: Image.Image) -> np.ndarray:
     """(H, W) uint8 of PET, BACKGROUND and, of a mask that is a trimap already, BORDER."""
     load(mask)
     if mask.mode in ("LA", "PA", "RGBA") or "transparency" in mask.info:
-        opaque = np.asarray(mask.convert("RGBA"))[..., 3]
+        layer = np.asarray(mask.convert("RGBA"))
+        opaque = layer[..., 3]
         if opaque.min() < 255:
-            return _marked(opaque, "transparent", "more opaque")
+            trimap = _marked(opaque, opaque, "transparent", "more opaque")
+            _check_paint(layer[..., :3], opaque == opaque.max())
+            return trimap
     plain = mask.mode in ("1", "L", "I", "F") or mask.mode.startswith("I;")
     values = np.asarray(mask if plain else mask.convert("RGB"))
     brightest = values.max(axis=2) if values.ndim == 3 else values
@@ -179,29 +200,75 @@ def _trimap_of(mask: Image.Image) -> np.ndarray:
         return brightest.astype(np.uint8)
     if max(there) > 1 and set(there) <= {PET, BACKGROUND, BORDER}:
         raise DatasetError(f"has no other values than {some(there)}, which do not say what is pet: make that 255 and the rest 0")
-    return _marked(brightest, "black", "brighter")
+    return _marked(brightest, values, "black", "brighter")
 
 
-def _marked(values: np.ndarray, nothing: str, more: str) -> np.ndarray:
-    """The trimap of a mask: pet where its values are above half of the largest one."""
+def _marked(values: np.ndarray, colours: np.ndarray, nothing: str, more: str) -> np.ndarray:
+    """The trimap of a mask: pet where its values (H, W) are above half of the largest one.
+
+    Args:
+        colours: what the values were taken from, (H, W) or (H, W, 3) uint8: labels may differ in colour alone.
+    """
     pet = values > values.max() / 2
     if not pet.any():
         raise DatasetError(f"is {nothing} all over: it marks no pet")
     if pet.all():
         raise DatasetError(f"marks every pixel: pet must be {more} than the rest")
-    low, high = (_most_frequent(values[where]) for where in (~pet, pet))
-    inner = values[1:-1, 1:-1]
-    # Shades of a soft edge do not go on to all sides; JPEG makes others of a plain area, but near to it.
-    area = np.minimum(np.abs(inner - low), np.abs(inner - high)) > abs(high - low) / 32
-    for other in (values[:-2, 1:-1], values[2:, 1:-1], values[1:-1, :-2], values[1:-1, 2:]):
-        area &= inner == other
-    shades, counts = np.unique(inner[area], return_counts=True)
-    if len(shades := shades[counts > SHARE_OF_AN_AREA * values.size]):
-        levels = some(f"{level:g}" for level in sorted([low, *shades.tolist(), high]))
-        raise DatasetError(f"has areas of the values {levels}, but a mask has two: make what is pet 255 and the rest 0")
+    packed = _packed(colours)
+    parts = [np.unique(packed[where], return_counts=True) for where in (~pet, pet)]
+    low, high = (_unpacked(there[counts.argmax()], colours) for there, counts in parts)
+    few = sum(len(there) for there, _ in parts) <= FEW_VALUES
+    span = np.abs(high - low).max()
+    others = []
+    for shade in _plain_areas(packed, np.True_):
+        shade = _unpacked(shade, colours)
+        to_low, to_high = np.abs(shade - low).max(), np.abs(shade - high).max()
+        # JPEG makes other shades of a plain area, but near to it, and many. The 1 beside 0 and 255 is a label.
+        if min(to_low, to_high) > span / 32 or (few and 0 < to_low < to_high):
+            others.append(shade)
+    if others:
+        kind, levels = _words([low, *others, high])
+        raise DatasetError(f"has areas of the {kind} {levels}, but a mask has two: make what is pet 255 and the rest 0")
     return np.where(pet, np.uint8(PET), np.uint8(BACKGROUND))
 
 
-def _most_frequent(values: np.ndarray) -> float:
-    there, counts = np.unique(values, return_counts=True)
-    return float(there[counts.argmax()])
+def _check_paint(colours: np.ndarray, opaque: np.ndarray) -> None:
+    """Refuse a layer (H, W, 3) uint8 that is painted in several colours where it is opaque; a cut-out has the photograph's."""
+    packed = _packed(colours)
+    if len(np.unique(packed[opaque])) > FEW_COLOURS:
+        return
+    shades = [_unpacked(shade, colours) for shade in _plain_areas(packed, opaque[1:-1, 1:-1])]
+    if any(np.abs(shade - shades[0]).max() > 255 / 32 for shade in shades):
+        kind, levels = _words(shades)
+        raise DatasetError(f"is opaque in areas of the {kind} {levels}, which do not say what is pet: make the rest transparent")
+
+
+def _plain_areas(packed: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """The values of which there are plain areas large enough to be meant: shades of a soft edge do not go on to all sides."""
+    inner = packed[1:-1, 1:-1]
+    plain = np.broadcast_to(where, inner.shape).copy()
+    for other in (packed[:-2, 1:-1], packed[2:, 1:-1], packed[1:-1, :-2], packed[1:-1, 2:]):
+        plain &= inner == other
+    shades, counts = np.unique(inner[plain], return_counts=True)
+    return shades[counts > SHARE_OF_AN_AREA * packed.size]
+
+
+def _packed(colours: np.ndarray) -> np.ndarray:
+    """One number for each colour (H, W, 3) uint8; greys (H, W) as they are."""
+    if colours.ndim == 2:
+        return colours
+    red, green, blue = (colours[..., channel].astype(np.int32) for channel in range(3))
+    return red << 16 | green << 8 | blue
+
+
+def _unpacked(number: np.generic, colours: np.ndarray) -> np.ndarray:
+    """What `_packed` made a number of, one value a channel."""
+    channels = [number] if colours.ndim == 2 else [int(number) >> shift & 255 for shift in (16, 8, 0)]
+    return np.array(channels, dtype=np.float64)
+
+
+def _words(shades: list[np.ndarray]) -> tuple[str, str]:
+    """Greys as `values`, one number each, and else `colours`, three each."""
+    if all(len(set(shade)) == 1 for shade in shades):
+        return "values", some(f"{level:g}" for level in sorted(shade[0] for shade in shades))
+    return "colours", some(f"({', '.join(f'{level:g}' for level in shade)})" for shade in sorted(map(tuple, shades)))
