@@ -23,7 +23,7 @@ from petseg_lib.data.pictures import read_photograph, read_trimap
 from petseg_lib.figures import Prediction, browse_panel, cutout_panel, image_dice, move_threshold, prediction_panel
 from petseg_lib.figures.canvas import CSS_DPI, Live
 from petseg_lib.figures.predictions import verdict_axes
-from petseg_lib.figures.style import WIDTH, breed_label, run_label
+from petseg_lib.figures.style import WIDTH, breed_label, run_labels
 
 ALL_BREEDS = "all breeds"
 KEPT = 16  # photographs of a viewer that are kept drawn: to come back to one takes half the time of its first look
@@ -189,7 +189,8 @@ class PredictionViewer(_Viewer):
         scores = {
             name: image_dice(shown.truth, probability, threshold, shown.scored) for name, probability in shown.by_model().items()
         }
-        self.dice.value = " · ".join(f"{run_label(name)} Dice {score:.4f}".strip() for name, score in scores.items())
+        labels = run_labels(scores)
+        self.dice.value = " · ".join(f"{labels[name]} Dice {score:.4f}".strip() for name, score in scores.items())
         self.picture.value = self._live.png()
 
 

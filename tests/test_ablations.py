@@ -283,6 +283,13 @@ def test_each_variant_is_drawn_by_seed_with_its_mean_and_spread():
     assert axes.yaxis_inverted(), "the first variant is on top"
 
 
+def test_a_panels_mean_over_seeds_ends_where_the_first_of_them_stopped():
+    short, long = (pd.DataFrame({"epoch": range(1, 1 + len(dice)), "valid_dice": dice}) for dice in ([0.2, 0.4], [0.4, 0.6, 0.9]))
+    panel = figures.ablation_panel({"base": [short, long], "other": [long, long]}, {0: 0.0, 1: 0.1}, Interval(0.05, -0.2, 0.3))
+    curves = {line.get_label(): line.get_xydata().tolist() for line in panel.axes[0].lines}
+    assert curves["base"] == pytest.approx(np.array([[1, 0.3], [2, 0.5]])) and len(curves["other"]) == 3
+
+
 @pytest.mark.parametrize("names", [("base", "b"), ("b", "base")])
 def test_base_looks_the_same_in_every_panel_and_no_curve_is_hidden(names):
     history = pd.DataFrame({"epoch": [1, 2], "valid_dice": [0.3, 0.6]})

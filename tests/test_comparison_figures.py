@@ -12,6 +12,7 @@ from petseg_lib.calibration import THRESHOLDS
 from petseg_lib.data.masks import BORDER_POLICIES
 from petseg_lib.figures.canvas import fitted
 from petseg_lib.figures.style import run_label, run_looks
+from petseg_lib.widgets import prediction_viewer
 
 MANY = ["unet", "resnet34_unet", *(f"a_foreign_run_{i}" for i in range(8))]
 KINDS = [("dice_image", "native"), ("dice_dataset", "native"), ("dice_image", "model"), ("dice_dataset", "model")]
@@ -133,6 +134,13 @@ def test_two_runs_that_would_have_one_label_keep_their_names():
     assert axes.get_xlabel() == "dice_image, native: resnet34_unet less resnet"
     (axes,) = figures.variants({name: np.array([[0.5]]) for name in names}).axes
     assert [text.get_text() for text in axes.get_yticklabels()] == names
+    prediction = make_prediction(names=names)
+    panel = figures.prediction_panel(*prediction)
+    figures.move_threshold(panel, prediction, 0.25)
+    for figure in (figures.model_panel([prediction], ["Bengal_1"]), panel):
+        titles = [axes.get_title() for axes in figure.axes if axes.get_label() == "verdict"]
+        assert [title.split(": ")[0] for title in titles] == names
+    assert [part.split()[0] for part in prediction_viewer([prediction], ["Bengal_1"]).dice.value.split(" · ")] == names
 
 
 def test_a_name_with_dollars_is_no_formula():
@@ -183,6 +191,14 @@ def test_twenty_runs_look_different_and_the_first_keep_their_looks():
     looks = run_looks(names)
     assert len({(look.colour, look.marker) for look in looks.values()}) == 20
     assert run_looks(names[:6]) == {name: looks[name] for name in names[:6]}
+
+
+@pytest.mark.parametrize("networks", [[], ["unet", "resnet34_unet"], ["unet", "resnet34_unet", "unet_report"]])
+def test_a_run_has_one_look_in_all_figures_and_never_that_of_a_floor_which_is_beside_it_in_one(networks):
+    names, floors = [*networks, *(f"run_{i}" for i in range(12))], ["everything is pet", "average training mask"]
+    alone, beside = run_looks(names), run_looks([*names, *floors])
+    assert alone == {name: beside[name] for name in names}
+    assert len({(look.colour, look.marker) for look in beside.values()}) == len(beside)
 
 
 def test_the_interval_of_one_image_has_no_ends_to_draw(tmp_path):

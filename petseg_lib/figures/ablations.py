@@ -60,7 +60,8 @@ def ablation_panel(
 def _mean_and_range(
     axes: Axes, tables: Sequence[pd.DataFrame], label: str, colour: str, marker: str, line: Any, layer: float
 ) -> None:
-    dice = pd.concat([table.set_index("epoch")["valid_dice"] for table in tables], axis=1)
+    """As far as every seed goes (`patience` ends some early): where one is gone, the mean of those left would jump."""
+    dice = pd.concat([table.set_index("epoch")["valid_dice"] for table in tables], axis=1, join="inner")
     axes.fill_between(dice.index, dice.min(axis=1), dice.max(axis=1), color=colour, alpha=0.22, linewidth=0)
     mean = dice.mean(axis=1)
     style = {"color": colour, "linestyle": line, "marker": marker, "markevery": [len(mean) - 1], "markersize": 7}

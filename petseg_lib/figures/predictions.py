@@ -15,7 +15,7 @@ from petseg_lib import dice
 from petseg_lib.evaluation import Prediction
 from petseg_lib.figures.canvas import fitted, legend_below, panels, show, styled
 from petseg_lib.figures.photographs import outline, target_overlay, tinted
-from petseg_lib.figures.style import LEFT_OUT, VERDICTS, WIDTH, breed_label, run_label
+from petseg_lib.figures.style import LEFT_OUT, VERDICTS, WIDTH, breed_label, run_labels
 
 _MODELS_A_LINE = 4  # of `model_panel`: with more, panels are too small to see a misplaced ear
 
@@ -62,7 +62,7 @@ def prediction_panel(
     for spare in axes[2:, 0]:
         spare.remove()
     for row, (name, shares) in zip(axes, models.items(), strict=True):
-        show(row[-2], shares, f"{_prefix(name)}probability", aspect, cmap="gray", vmin=0, vmax=1)
+        show(row[-2], shares, f"{_prefix(models, name)}probability", aspect, cmap="gray", vmin=0, vmax=1)
         show_verdict(row[-1], example, name, threshold, aspect)
     legend_below(figure, _legend(example))
     return figure
@@ -74,9 +74,10 @@ def move_threshold(figure: Figure, prediction: Prediction, threshold: float) -> 
     Args:
         figure: what `prediction_panel` returned for this prediction.
     """
-    for axes, (name, probability) in zip(verdict_axes(figure), prediction.by_model().items(), strict=True):
+    models = prediction.by_model()
+    for axes, (name, probability) in zip(verdict_axes(figure), models.items(), strict=True):
         axes.images[0].set_data(verdict_overlay(prediction, probability, threshold))
-        axes.title.set_text(_verdict_title(prediction, probability, threshold, _prefix(name)))
+        axes.title.set_text(_verdict_title(prediction, probability, threshold, _prefix(models, name)))
 
 
 def verdict_axes(figure: Figure) -> list[Axes]:
@@ -154,7 +155,8 @@ def failure_gallery(predictions: Sequence[Prediction], titles: Sequence[str], th
 
 def _between_name_and_dice(names: Iterable[str], columns: int) -> str:
     """A colon, or a new line where one line would be too long for a panel."""
-    longest = max((f"{_prefix(name)}Dice 0.000" for name in names), key=len)
+    names = list(names)
+    longest = max((f"{_prefix(names, name)}Dice 0.000" for name in names), key=len)
     shown, size = fitted(longest, WIDTH / columns - 0.12)
     return ": " if shown == longest and size >= 8 else "\n"
 
@@ -168,9 +170,9 @@ def show_truth(axes: Axes, example: Prediction, aspect: float) -> None:
 
 def show_verdict(axes: Axes, example: Prediction, name: str, threshold: float, aspect: float, between: str = ": ") -> None:
     """Hits, misses and false alarms of one model over the grey photograph, with Dice in the title, after its name."""
-    probability = example.by_model()[name]
-    title = _verdict_title(example, probability, threshold, _prefix(name, between))
-    show(axes, verdict_overlay(example, probability, threshold), title, aspect)
+    models = example.by_model()
+    title = _verdict_title(example, models[name], threshold, _prefix(models, name, between))
+    show(axes, verdict_overlay(example, models[name], threshold), title, aspect)
     outline(axes, np.asarray(example.truth) > 0)
     axes.set_label("verdict")
 
@@ -191,8 +193,9 @@ def verdict_overlay(example: Prediction, probability: np.ndarray, threshold: flo
     return target_overlay(grey, np.zeros_like(truth), ~counted)
 
 
-def _prefix(name: str, between: str = ": ") -> str:
-    return f"{run_label(name)}{between}" if name else ""
+def _prefix(names: Iterable[str], name: str, between: str = ": ") -> str:
+    """The label of one of the models beside each other, of which no two have the same."""
+    return f"{run_labels(names)[name]}{between}" if name else ""
 
 
 def _legend(*examples: Prediction) -> dict[str, str]:

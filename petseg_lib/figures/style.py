@@ -74,27 +74,27 @@ class RunLook(NamedTuple):
 
 
 # Blues are UNets and reds ResNet34-UNets, those of the report's recipe lighter; what has learned nothing has no colour.
-_FIXED_RUNS = {
+_NETWORKS = {
     "unet": (BLUE, "o"),
     "resnet34_unet": (VERMILION, "s"),
     "unet_report": (SKY, "D"),
     "resnet34_unet_report": (ORANGE, "^"),
-    "everything is pet": (INK, "X"),
-    "average training mask": (GREY, "*"),
 }
+_FIXED_RUNS = _NETWORKS | {"everything is pet": (INK, "X"), "average training mask": (GREY, "*")}
 _OTHER_RUNS = ((GREEN, "v"), (PURPLE, "P"))
+_LAST_RUNS = ((INK, "<"), (GREY, ">"))  # marks that are no floor's: whether floors are beside a run moves no look of its own
 
 
 def run_looks(names: Iterable[str]) -> dict[str, RunLook]:
     """Colour, marker and label of each run; networks, report's recipe and floors look the same in every figure of the project."""
     names = list(names)
-    others = _other_looks(look for name, look in _FIXED_RUNS.items() if name not in names)
+    others = _other_looks(look for name, look in _NETWORKS.items() if name not in names)
     return {name: RunLook(*(_FIXED_RUNS.get(name) or next(others)), label) for name, label in run_labels(names).items()}
 
 
 def _other_looks(spare: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
-    """Colours and markers without end, the spare ones last: when all colours are used, they come again with other markers."""
-    colours, markers = zip(*_OTHER_RUNS, *spare, strict=True)
+    """Colours and markers without end, the spare ones late: when all colours are used, they come again with other markers."""
+    colours, markers = zip(*_OTHER_RUNS, *spare, *_LAST_RUNS, strict=True)
     for number in count():
         again, place = divmod(number, len(colours))
         yield colours[place], markers[(place + again) % len(markers)]
