@@ -30,7 +30,7 @@ PARTS = {
     "keep": checkpoints.Checkpointer,
     "_write": checkpoints.Checkpointer,
     "__exit__": checkpoints.Checkpointer,
-    "_load_best": training,
+    "_load_kept": training,
 }
 WORDS = {
     "_measure": "validating",
@@ -92,7 +92,7 @@ class OurEpochs:
             total = time.perf_counter() - began
         for name, spent in seconds.items():
             self.parts[name].append(spent / self.parameters.epochs)
-        alone = total - seconds["_load_best"] - seconds["__exit__"]
+        alone = total - seconds["_load_kept"] - seconds["__exit__"]
         return (alone + seconds["_write"] / usable_cores()) / self.parameters.epochs
 
     def steps_alone(self, count: int) -> Measure:

@@ -156,12 +156,12 @@ def last_epoch() -> Iterator[dict[str, Tensor]]:
         validated[:] = [model]
         return measured(model, *arguments)
 
-    def load_best(run: Run, model: nn.Module) -> None:
+    def load_kept(run: Run, model: nn.Module) -> None:
         weights.update(checkpoints.copied(validated[0].state_dict()))
         loaded(run, model)
 
-    measured, loaded = training._measure, training._load_best
-    with patch.object(training, "_measure", measure), patch.object(training, "_load_best", load_best):
+    measured, loaded = training._measure, training._load_kept
+    with patch.object(training, "_measure", measure), patch.object(training, "_load_kept", load_kept):
         yield weights
 
 

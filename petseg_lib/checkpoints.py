@@ -52,7 +52,7 @@ def save_model(path: Path, weights: dict[str, Tensor], description: dict[str, An
 
 
 def load_run(run_dir: str) -> tuple[Run, nn.Module, dict[str, Any]]:
-    """A run as a command names it, its best network, and that one's description; it is said where the run is not finished.
+    """A run as a command names it, its network, and that one's description; it is said where the run is not finished.
 
     Raises:
         RunError: the run has no usable model.
@@ -60,7 +60,7 @@ def load_run(run_dir: str) -> tuple[Run, nn.Module, dict[str, Any]]:
     run = Run(from_here(run_dir))
     model, description = load_model(run.folder / "model.safetensors")
     if not run.complete:
-        print(f"petseg: {shown(run.folder)} is not finished: its best weights so far are used", file=sys.stderr)
+        print(f"petseg: {shown(run.folder)} is not finished: its weights so far are used", file=sys.stderr)
     return run, model, description
 
 
@@ -162,48 +162,49 @@ class Checkpointer:
     What went wrong in the thread is raised by the next `keep`, or at the end.
 
     Args:
-        description: `describe_model`, saved with the best weights.
+        description: `describe_model`, saved with the weights that are kept.
     """
 
     def __init__(self, run: Run, description: dict[str, Any]) -> None:
         self._run, self._description = run, description
         self._pool, self._under_way = ThreadPoolExecutor(1), None
         self._state: dict[str, Any] = {}
-        self._best: dict[str, Any] = {}
-        self._best_is_new = self._left = False
+        self._weights: dict[str, Any] = {}
+        self._weights_are_new = self._left = False
         self._began, self._due = time.monotonic(), None
 
-    def keep(self, state: dict[str, Any], best: dict[str, Tensor] | None) -> None:
+    def keep(self, state: dict[str, Any], weights: dict[str, Tensor] | None) -> None:
         """Copy what an epoch leaves, and write it if that is due.
 
         Args:
             state: what an interrupted run needs to go on; under `progress` its `history`, which is written at each epoch.
-            best: the weights to use, where the epoch was the best so far.
+            weights: those to use from now on, where the epoch's are kept.
         """
         self._wait()
         if self._due is None:
             self._due = self._began + min(_bytes(state) / EXPECTED_BYTES_A_SECOND / WRITING_SHARE, LONGEST_SECONDS)
         # An interrupt meanwhile would leave a mixture of two epochs in the copies: the run then goes on from its last file.
-        best_is_new, self._best_is_new, self._left = self._best_is_new, False, False
+        are_new, self._weights_are_new, self._left = self._weights_are_new, False, False
         self._state = copied(state, self._state)
-        if best is not None:
+        if weights is not None:
             # Contiguous, as save_model needs them: an operation in its thread would start threads of OpenMP beside the
             # training's, and these then wait asleep for each other.
-            self._best = self._best or {
-                name: torch.empty_like(each, device="cpu", memory_format=torch.contiguous_format) for name, each in best.items()
+            self._weights = self._weights or {
+                name: torch.empty_like(each, device="cpu", memory_format=torch.contiguous_format)
+                for name, each in weights.items()
             }
-            self._best, best_is_new = copied(best, self._best), True
-        self._best_is_new, self._left = best_is_new, True
+            self._weights, are_new = copied(weights, self._weights), True
+        self._weights_are_new, self._left = are_new, True
         self._under_way = self._pool.submit(self._write, time.monotonic() >= self._due)
 
     def _write(self, due: bool) -> None:
-        """The best model first, and then the state: a run that ends in between goes on from the state before, and comes to
+        """The model first, and then the state: a run that ends in between goes on from the state before, and comes to
         the same."""
         if due:
             self._left, began = False, time.monotonic()
-            if self._best_is_new:
-                save_model(self._run.folder / "model.safetensors", self._best, self._description)
-                self._best_is_new = False
+            if self._weights_are_new:
+                save_model(self._run.folder / "model.safetensors", self._weights, self._description)
+                self._weights_are_new = False
             save_state(state_path(self._run), self._state)
             now = time.monotonic()
             self._due = now + min((now - began) / WRITING_SHARE, LONGEST_SECONDS)

@@ -156,7 +156,7 @@ class TrainingParameters(ImageParameters):
     cutmix: number(float, ge=0, le=1) = Field(
         0.0, description="chance that a rectangle of an image is taken from another one of its batch, 0 to 1"
     )
-    batch_size: number(int, ge=1, le=65_536) = Field(4, description="images a step, 1 or more")
+    batch_size: number(int, ge=1, le=65_536) = Field(4, description="images a batch, 1 or more")
     accumulate: number(int, ge=1, le=65_536) = Field(1, description="batches whose gradients make one step, 1 or more")
     optimizer: Literal["adam", "adamw", "muon"] = Field("adamw", description="optimiser: adam, adamw, muon")
     learning_rate: number(float, gt=0, le=1) = Field(3e-3, description="learning rate at its peak, above 0 to 1")
@@ -173,6 +173,7 @@ class TrainingParameters(ImageParameters):
     patience: number(int, ge=0) = Field(
         0, description="epochs without a better validation Dice before stopping, at full size; 0: off"
     )
+    kept_weights: Literal["best", "last"] = Field("best", description="epoch whose weights are kept: best (validation), last")
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = Field(
         "auto", description="arithmetic of the network: auto, 32-true, bf16-mixed, 16-mixed"
     )
@@ -248,6 +249,8 @@ class AblationParameters(Parameters):
     """Notebook 06."""
 
     needs_dataset: ClassVar[bool] = False
+    data: str = Field("demo", min_length=1, description="dataset in the Oxford-IIIT layout, or `demo` (the sweep's own, if any)")
+    limit_images: number(int, ge=0) = Field(0, description="images used of each split, evenly spaced; 0: as the sweep says")
     run_dir: str = Field("runs/demo/ablations", min_length=1, description=Parameters.model_fields["run_dir"].description)
     sweep: str = Field("demo", min_length=1, description="sweep with questions: a file, or a name in profiles/sweeps")
     train_missing: bool = Field(True, description="train the sweep's runs that are missing")

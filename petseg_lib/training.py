@@ -65,13 +65,13 @@ def fit(
     fabric: Fabric,
     description: dict[str, Any],
 ) -> pd.DataFrame:
-    """Train, and leave the best weights by validation Dice in the run folder's model.safetensors.
+    """Train, and leave the weights of the best epoch by validation Dice, or of the last (`kept_weights`), in model.safetensors.
 
     Each epoch's order, augmentation and dropout are a function of the seed and the epoch alone, so that a run that was
     interrupted goes on from its last finished epoch as if it had not been. A finished run is not trained again.
 
     Args:
-        model: on any device; it is trained in place and ends with the best weights.
+        model: on any device; it is trained in place and ends with the weights that are kept.
         train_loader, valid_loader: as `data.loaders.build_loader` makes them.
         description: `checkpoints.describe_model`, saved with the weights.
 
@@ -89,7 +89,7 @@ def fit(
     model = model.to(fabric.device, memory_format=memory_format(fabric.device))
     if run.complete:
         print(f"{shown(run.folder)} is finished: its weights are loaded, nothing is trained (force = True trains again).")
-        _load_best(run, model)
+        _load_kept(run, model)
         return run.history
     model.zero_grad(set_to_none=True)  # of a step that an interrupt left half done
     optimizer = build_optimizer(model, parameters)
@@ -137,8 +137,8 @@ def fit(
                 validated, seen = _measure(evaluated, valid_loader, loss_of, fabric)
                 if not math.isfinite(validated[0]):
                     raise TrainingError(
-                        f"the validation loss is not finite in epoch {epoch}, at learning rate {rates[-1]:.3g}; the best weights "
-                        "before it are kept: try a lower learning_rate, or precision 32-true"
+                        f"the validation loss is not finite in epoch {epoch}, at learning rate {rates[-1]:.3g}; the weights "
+                        "from before it are kept: try a lower learning_rate, or precision 32-true"
                     )
             trained = _means(losses, counts)
             row = {"epoch": epoch, "learning_rate": optimizer.param_groups[0]["lr"]}
@@ -151,10 +151,11 @@ def fit(
             progress.history.append(row)
             to_go_on = {} if _done(progress, parameters) else parts
             state = {name: part.state_dict() for name, part in to_go_on.items()} | {"progress": vars(progress)}
-            checkpointer.keep(state, (averaged.module if averaged else model).state_dict() if better else None)
+            kept = better or parameters.kept_weights == "last"
+            checkpointer.keep(state, (averaged.module if averaged else model).state_dict() if kept else None)
             log_epoch(writer, row, parameters.epochs, seen, description)
             print(line_of(row, parameters.epochs, better), flush=True)
-    _load_best(run, model)
+    _load_kept(run, model)
     if progress.best_dice < LOW_DICE:
         print(f"Warning: the best validation Dice is {progress.best_dice:.4f}, below {LOW_DICE}.", flush=True)
     return pd.DataFrame(progress.history)
@@ -233,8 +234,8 @@ def _check_finite(losses: list[Tensor], rates: list[float], loader: DataLoader, 
         rows = list(loader.sampler.of_epoch(epoch))[broken[0]]
         raise TrainingError(
             f"the loss is not finite in epoch {epoch} from step {broken[0] + 1} of {len(losses)} on, at learning rate "
-            f"{rates[broken[0]]:.3g}, with the images {', '.join(loader.dataset.cache.names[row] for row in rows)}; the best "
-            "weights before it are kept: try a lower learning_rate, or precision 32-true"
+            f"{rates[broken[0]]:.3g}, with the images {', '.join(loader.dataset.cache.names[row] for row in rows)}; the "
+            "weights from before it are kept: try a lower learning_rate, or precision 32-true"
         )
 
 
@@ -293,6 +294,6 @@ def _resume(run: Run, parts: dict[str, Any], parameters: TrainingParameters) -> 
     return progress
 
 
-def _load_best(run: Run, model: nn.Module) -> None:
+def _load_kept(run: Run, model: nn.Module) -> None:
     model.load_state_dict(load((run.folder / "model.safetensors").read_bytes()))
     model.eval()

@@ -10,6 +10,7 @@ import pytest
 import torch
 from papermill import inspect_notebook
 
+from petseg_lib import profiles
 from petseg_lib.config import NOTEBOOKS, ParameterError, ResNet34UNetParameters, UNetParameters
 from petseg_lib.models import build_model
 from petseg_lib.profiles import REPOSITORY, load_profile
@@ -43,6 +44,16 @@ def test_papermill_knows_every_parameter(notebook):
     assert {name: each["help"] for name, each in known.items()} == {
         name: field.description for name, field in NOTEBOOKS[notebook].model_fields.items()
     }
+
+
+def test_notebook_06_does_not_say_of_its_defaults_that_they_replace_what_the_sweep_says():
+    """`demo` and 0 are no dataset and no limit there: the sweep's own hold (`profiles.settings_for_sweep`)."""
+    sweep = profiles.find_sweep("demo")
+    parameters = NOTEBOOKS["06_ablations"]()
+    assert not profiles.settings_for_sweep(sweep, parameters.of_data() | {"limit_images": str(parameters.limit_images)})
+    assert {settings["limit_images"] for _, settings in load_profile(sweep).runs.values()} == {40}
+    for name in ("data", "limit_images"):
+        assert "sweep" in type(parameters).model_fields[name].description
 
 
 def test_a_choice_is_said_with_its_alternatives():

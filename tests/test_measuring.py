@@ -16,7 +16,7 @@ from petseg_lib.data.masks import BORDER_POLICIES
 from petseg_lib.data.pets import load_pets
 from petseg_lib.data.pictures import DatasetError
 from petseg_lib.models import build_model
-from petseg_lib.runs import Run
+from petseg_lib.runs import Run, RunError
 
 KEYS = ["convention", "resolution", "border_policy"]
 
@@ -86,6 +86,17 @@ def test_everything_is_pet_has_the_dice_of_each_test_photographs_share(pets, fab
     assert list(table["name"]) == [pet.name for pet in pets.split("test")]
     np.testing.assert_allclose(evaluation.dice_per_image(table), 2 * share / (1 + share), atol=1e-12)
     assert (table["model_pet_tp"] + table["model_pet_fp"] == 40**2).all()
+
+
+def test_a_run_that_was_measured_before_a_mask_was_mended_gets_no_floors(pets, fabric, tmp_path):
+    run = write_run(tmp_path / "unet", build_model("unet", **SETTINGS), image_size=40)
+    table = comparison.floors(pets, run, fabric)["everything is pet"]
+    run.write_table("per_image.csv", table)
+    assert len(comparison.floors(pets, run, fabric)) == 2
+    table.loc[0, "native_pet_tp"] -= 1
+    run.write_table("per_image.csv", table)
+    with pytest.raises(RunError, match=f"unet and everything is pet were measured on other masks of {table['name'][0]}: where"):
+        comparison.floors(pets, run, fabric)
 
 
 def bands(root, **lists):
@@ -215,5 +226,5 @@ def test_a_home_of_nobody_and_a_damaged_record_are_sentences(run_of_everything, 
     (run_of_everything.folder / "params.json").write_text('{"parameters": {"batch_s')
     assert main(["evaluate", str(run_of_everything.folder), "--data", str(pets.root)]) == 2
     unfinished, damaged = capsys.readouterr().err.splitlines()
-    assert unfinished.endswith("everything is not finished: its best weights so far are used")
+    assert unfinished.endswith("everything is not finished: its weights so far are used")
     assert "params.json is damaged (" in damaged and "another folder" in damaged

@@ -30,7 +30,9 @@ def faster(name: str, rival: str, rows: dict = ROWS) -> float:
 
 @pytest.mark.parametrize(("page", "fewest"), [(README, 5), (OF_BENCHMARKS, 13)], ids=["README", "benchmarks"])
 def test_each_recipe_in_a_readme_has_the_dice_the_gain_and_the_cost_that_were_measured(page, fewest):
-    rows = re.findall(r"^\| `((?:unet|resnet)_\w+)`[^|]*\| ([^|]+) \| (\d) \|([^|]*)\| ([\d,]+) s([^|]*)\|$", page, re.MULTILINE)
+    rows = re.findall(
+        r"^\| `((?:unet|resnet)_\w+)`[^|]*\| ([^|]+) \| (\d)[^|]*\|([^|]*)\| ([\d,]+) s([^|]*)\|$", page, re.MULTILINE
+    )
     assert len(rows) >= fewest
     for name, dice, seeds, gain, cost, how in rows:
         mine, report = of_recipe(name), of_recipe(f"{name.split('_')[0]}_report")

@@ -93,7 +93,7 @@ def test_a_recipe_is_trained_and_measured(recipes, tiny_dataset, monkeypatch):
 def test_the_last_epochs_weights_are_those_before_the_best_are_loaded(recipes, tiny_dataset, monkeypatch, ema_decay):
     monkeypatch.setattr(recipes, "recipe", lambda name: small_training(ema_decay=ema_decay))
     monkeypatch.setattr(recipes, "described", lambda name: {})
-    measure, load_best, validated = recipes.training._measure, recipes.training._load_best, []
+    measure, load_kept, validated = recipes.training._measure, recipes.training._load_kept, []
 
     def the_first_is_the_best(model, *rest):
         validated.append({name: each.clone() for name, each in model.state_dict().items()})
@@ -111,7 +111,7 @@ def test_the_last_epochs_weights_are_those_before_the_best_are_loaded(recipes, t
     first, last = validated
     assert all(torch.equal(each, last[name]) for name, each in kept["last"].items()) and kept["last"].keys() == last.keys()
     assert any(not torch.equal(each, first[name]) for name, each in kept["last"].items())
-    assert recipes.training._load_best is load_best and recipes.training._measure is the_first_is_the_best
+    assert recipes.training._load_kept is load_kept and recipes.training._measure is the_first_is_the_best
 
 
 @pytest.mark.parametrize("tried", ["deep_supervision", "mixup"])
@@ -169,12 +169,14 @@ def test_the_table_says_what_a_recipe_gains_and_over_how_many_seeds(recipes, tab
             )
             for other, more in (("unet_report", 0.05), ("unet_report_16", 0.0), ("unet_160", 0.1)):
                 of_other = (base + more).tolist()
-                recipes.keep(entry | {"recipe": other, "split": "Bengal", "dice": of_other, "dice_flipped": of_other})
+                last = {"dice_last": (base + 0.12).tolist()} if other == "unet_160" else {}
+                recipes.keep(entry | {"recipe": other, "split": "Bengal", "dice": of_other, "dice_flipped": of_other} | last)
     unet, half = table.rows("dev")
     assert unet["gains"] == [] and half["seeds"] == 2 and half["dice"] == pytest.approx(unet["dice"] + 0.1)
     assert half["gains"] == ["+0.1000 [+0.1000, +0.1000] over unet, 2 seeds"]
     (sample,) = (row for row in table.rows("Bengal") if row["recipe"] == "unet_160")
     assert [gain[:7] for gain in sample["gains"]] == ["+0.0500", "+0.1000"]  # against each that it names
+    assert [gain[:7] for gain in sample["last"]] == ["+0.0200", "+0.0700"]  # over its best epoch, and over the report's recipe
     table.write_table()
     written = table.TABLE.read_text(encoding="utf-8")
     assert "+0.1000 [+0.1000, +0.1000] over unet, 2 seeds" in written and "| -0.0200 [-0.0200, -0.0200], 2 seeds |" in written

@@ -243,6 +243,16 @@ def test_the_weights_of_the_best_epoch_are_kept(pets, monkeypatch, dices, best):
     assert same == [epoch == best for epoch in (1, 2, 3)]
 
 
+@pytest.mark.parametrize(("patience", "last"), [(0, 3), (1, 2)])
+def test_the_weights_of_the_last_epoch_are_kept_where_that_is_asked_for(pets, monkeypatch, patience, last):
+    shown = scripted(monkeypatch, [0.9, 0.1, 0.2])
+    name = f"runs/t/last{patience}"
+    run, history = train(pets, name, epochs=3, kept_weights="last", patience=patience, force=True)
+    kept = load_file(run.folder / "model.safetensors")
+    same = [all(torch.equal(kept[name], value) for name, value in weights.items()) for weights in shown]
+    assert same == [epoch == last for epoch in range(1, last + 1)] and len(history) == last
+
+
 def test_the_average_of_weights_is_what_is_measured_and_kept(pets, monkeypatch):
     shown, updated = scripted(monkeypatch, [0.5, 0.6, 0.5, 0.6]), []
     update = optimisation.MovingAverage.update
@@ -685,7 +695,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_batch(pets, monke
     monkeypatch.setattr(training, "build_loss", lambda name: lambda logits, target, scored: logits.mean() * 0 + next(losses))
     sentence = (
         r"the loss is not finite in epoch 2 from step 2 of 5 on, at learning rate 0\.\d+, with the images \w+, \w+, \w+, \w+; "
-        "the best weights before it are kept"
+        "the weights from before it are kept"
     )
     with pytest.raises(training.TrainingError, match=sentence):
         train(pets, "runs/t/nan", device="cpu")  # where Python's part is played at each step
@@ -698,7 +708,7 @@ def test_a_validation_loss_that_is_not_finite_is_no_best_epoch(pets, monkeypatch
     losses = iter([1.0] * 6 + [1.0] * 5 + [math.nan])  # 5 steps and 1 of validation an epoch: the last step broke the weights
     monkeypatch.setattr(training, "build_loss", lambda name: lambda logits, target, scored: logits.mean() * 0 + next(losses))
     with pytest.raises(
-        training.TrainingError, match=r"the validation loss is not finite in epoch 2, at learning rate 0\.\d+; the best"
+        training.TrainingError, match=r"the validation loss is not finite in epoch 2, at learning rate 0\.\d+; the weights"
     ):
         train(pets, "runs/t/nan", device="cpu")
     assert list(runs.Run(runs.workspace() / "runs/t/nan").history["epoch"]) == [1]
