@@ -22,6 +22,13 @@ def in_words(device: str) -> str:
     return "; ".join(words) + "; " + ", ".join(f"{name} {version(name)}" for name in PACKAGES)
 
 
+def vectors() -> str:
+    """The instructions that PyTorch computes with on the processor: `AVX2`, `AVX512`, `AVX512 with AMX`."""
+    import torch
+
+    return torch.backends.cpu.get_cpu_capability() + (" with AMX" if _capabilities().get("amx_bf16") else "")
+
+
 def _capabilities() -> dict[str, bool]:
     import torch
 

@@ -36,6 +36,7 @@ from filelock import FileLock
 from torch import Tensor, nn
 
 from benchmarks import tried
+from benchmarks.machine import vectors
 from petseg_lib import checkpoints, evaluation, normalisation, training
 from petseg_lib.config import NOTEBOOKS, ReadableError, workspace
 from petseg_lib.data import cache, loaders, pets
@@ -138,7 +139,7 @@ def train(name: str, seed: int, split: str, data: str) -> dict[str, Any]:
         "cpu_seconds": round(cpu, 1),
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name() if fabric.device.type == "cuda" else fabric.device.type,
-        "arithmetic": f"{torch.backends.cpu.get_cpu_capability()}, {fabric._precision.precision}",
+        "arithmetic": f"{vectors()}, {fabric._precision.precision}",
         "curve": [[round(s, 1), round(d, 4)] for s, d in zip(history["seconds"].cumsum(), history["valid_dice"], strict=True)],
         "dice": dice(model),
         "dice_flipped": dice(Flipped(model)),

@@ -66,6 +66,16 @@ def test_no_image_is_trained_and_measured_on(recipes, tiny_dataset):
         recipes.members(dataset, "nope")
 
 
+@pytest.mark.parametrize(("capabilities", "words"), [({"amx_bf16": True}, "AVX512 with AMX"), ({}, "AVX512")])
+def test_an_entry_says_what_its_processor_computes_with(recipes, tiny_dataset, monkeypatch, capabilities, words):
+    machine = import_module("benchmarks.machine")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    monkeypatch.setattr(machine, "_capabilities", lambda: capabilities)
+    monkeypatch.setattr(recipes, "recipe", lambda name: small_training(epochs=1, precision="32-true"))
+    monkeypatch.setattr(recipes, "described", lambda name: {})
+    assert recipes.train("small", 0, "test", str(tiny_dataset()))["arithmetic"] == f"{words}, 32-true"
+
+
 def small_training(**changed):
     settings = {"image_size": 64, "width": 4, "depth": 2, "epochs": 2, "device": "cpu", "half_size_share": 0.5}
     return "03_unet_training", settings | changed
