@@ -18,7 +18,7 @@ from petseg_lib.cli import main
 from petseg_lib.data import twins
 from petseg_lib.data.check import check_folder, usable
 from petseg_lib.data.pets import LINE_RULE, Pet, load_pets
-from petseg_lib.data.pictures import DatasetError
+from petseg_lib.data.pictures import DatasetError, open_rgb
 from petseg_lib.data.problems import CONVERTED, IGNORED, STOPS, UNUSABLE, USED
 from petseg_lib.data.synthetic import draw_pets
 
@@ -357,6 +357,10 @@ def test_the_real_photographs_that_come_twice(real_data):
     pairs = {(problem.file.split("_")[1][:-4], problem.problem.split("_")[1].split(".")[0]) for problem in found}
     assert pairs == {("87", "5"), ("63", "40"), ("99", "151"), ("56", "24"), ("177", "11"), ("172", "122")}
     assert all("Abyssinian" in problem.file for problem in found)
+    dataset = load_pets(real_data)
+    thumbnails = np.stack([twins.looks_of(open_rgb(dataset.photograph_path(pet))).thumbnail for pet in dataset.pets])
+    correlations = np.sort((thumbnails @ thumbnails.T)[np.triu_indices(len(thumbnails), 1)])
+    assert len(correlations) == 178_503 and correlations[-6] > 0.98 and correlations[-7] < 0.87
     assert sorted(problem.problem.split(", and leaks: ")[1] for problem in found if "leaks" in problem.problem) == [
         "this one is in test, that one in train",
         "this one is in valid, that one in train",
