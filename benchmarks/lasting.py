@@ -107,7 +107,7 @@ def _sparse_cache(setting: Setting, count: int) -> Cache:
     images = np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, (*shape, 3))
     trimaps = np.lib.format.open_memmap(folder / "trimaps.npy", "w+", np.uint8, shape)
     images.max(), trimaps.max()  # all of it in memory: the disk is not what is measured
-    return Cache(folder, tuple(str(number) for number in range(count)), images, trimaps)
+    return Cache(folder, tuple(str(number) for number in range(count)), images, trimaps, content="")
 
 
 def _mean_std(photograph: Path, setting: Setting, count: int) -> Measure:

@@ -1,13 +1,12 @@
 """Saving and loading of models: atomically, and without pickle (nothing that is loaded can run code); what a training goes on from."""
 
-import hashlib
 import io
 import json
 import pickle  # for the name of its error alone
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -111,29 +110,6 @@ def _check_description(description: Any) -> None:
         values = description[name]
         if not (isinstance(values, list) and len(values) == 3 and all(isinstance(value, float) for value in values)):
             raise ValueError(f"{name} is {values!r}, but must be three numbers")
-
-
-def check_photographs(run: Run, **names: Sequence[str]) -> None:
-    """Hold a training to the photographs that it was begun with: a folder may have grown, or been repaired, since.
-
-    Args:
-        names: of the photographs, by split, in order.
-
-    Raises:
-        RunError: they are others now.
-    """
-    if not run.provenance:
-        return
-    now = {split: [len(those), hashlib.sha256("\n".join(those).encode()).hexdigest()[:16]] for split, those in names.items()}
-    begun = run.provenance.get("photographs", now)
-    if begun != now:
-        before, after = (", ".join(f"{count} to {split}" for split, (count, _) in each.items()) for each in (begun, now))
-        raise RunError(
-            f"{shown(run.folder)} was begun with other photographs ({before}) than there are now ({after}): choose another "
-            "run folder, or remove this one"
-        )
-    if "photographs" not in run.provenance and not run.complete:
-        run.record(photographs=now)
 
 
 def copied(state: Any, into: Any = None) -> Any:

@@ -22,6 +22,7 @@ from petseg_lib.gpus import one_gpu
 from petseg_lib.locks import check_free
 from petseg_lib.profiles import Profile, ProfileMissing, checked, figures_folder, find_file, load_profile, profile_of
 from petseg_lib.runs import Run, check_data, check_place, is_finished
+from petseg_lib.trained_on import changed_since
 from petseg_lib.versions import code
 
 SECONDS_TO_STOP = 15  # papermill asks its kernel to end, which may be busy
@@ -99,8 +100,9 @@ def run_notebook(
     checked_parameters = NOTEBOOKS[path.stem].checked(parameters)
     check_place(run, checked_parameters)
     if is_finished(run, checked_parameters):
-        changed = run.provenance.get("code") not in (None, code())
-        since = ", though petseg_lib has changed since" if changed else ""
+        changed = ["petseg_lib"] if run.provenance.get("code") not in (None, code()) else []
+        changed += ["photographs or masks"] if changed_since(run, checked_parameters) else []
+        since = f", though {' and '.join(changed)} changed since" if changed else ""
         say(run.name, f"is finished already and left alone{since}; --force trains it again")
         return run.folder
     if loaded and run.name not in loaded.runs:

@@ -15,7 +15,7 @@ from petseg_lib.disk import write_json, write_table
 from petseg_lib.locks import lock, unlock
 from petseg_lib.versions import made_with
 
-# They change no result; what a run is trained on, `checkpoints.check_photographs` holds together.
+# They change no result; what a run is trained on, `trained_on.check_photographs` holds together.
 OF_NO_RESULT = ("figures_dir", "figure_formats", "loader_workers", "cuda_graphs", "bad_samples")
 # What a run makes. The executed notebook is not among it: papermill writes that while the run is under way.
 _RESULTS = ("metrics.json", "history.csv", "per_image.csv", "model.safetensors", "stats.json", "resume", "tensorboard")

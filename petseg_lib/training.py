@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 from tqdm.std import tqdm
 
-from petseg_lib.checkpoints import Checkpointer, check_photographs, interruptible, load_state, state_path
+from petseg_lib.checkpoints import Checkpointer, interruptible, load_state, state_path
 from petseg_lib.config import ReadableError, TrainingParameters, shown
 from petseg_lib.data.loaders import Batch, full_size_from, half_size, one_pass, set_epoch, to_device
 from petseg_lib.devices import is_out_of_memory, memory_format, open_fabric
@@ -29,6 +29,7 @@ from petseg_lib.inference import PIXELS_A_PASS, images_per_second
 from petseg_lib.models import gflop, parameter_count
 from petseg_lib.optimisation import MovingAverage, build_optimizer, build_schedule, build_step
 from petseg_lib.runs import Run
+from petseg_lib.trained_on import check_photographs
 from petseg_lib.training_log import line_of, log_epoch, someone_watches
 
 GPUS = ("cuda", "mps")
@@ -83,9 +84,9 @@ def fit(
     Raises:
         TrainingError: a loss is not finite, or the device's memory does not hold a step.
         DiskError: the disk is full.
-        RunError: the run was begun with other photographs.
+        RunError: the run was begun with other photographs or masks.
     """
-    check_photographs(run, train=train_loader.dataset.cache.names, validate=valid_loader.dataset.cache.names)
+    check_photographs(run, train=train_loader.dataset.cache, validate=valid_loader.dataset.cache)
     model = model.to(fabric.device, memory_format=memory_format(fabric.device))
     if run.complete:
         print(f"{shown(run.folder)} is finished: its weights are loaded, nothing is trained (force = True trains again).")

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from petseg_lib.data import cache as cache_module
-from petseg_lib.data.cache import open_cache, resize_photograph
+from petseg_lib.data.cache import content_of, open_cache, resize_photograph
 from petseg_lib.data.masks import resize_trimap
 from petseg_lib.data.pets import load_pets
 from petseg_lib.data.pictures import DatasetError, read_photograph, read_trimap
@@ -93,6 +93,20 @@ def test_it_is_made_anew_for_a_file_of_another_size_but_the_same_time_and_for_an
     monkeypatch.setattr(cache_module, "FORMAT_VERSION", 99)
     folders.add(open_cache(dataset, pets, 32, tmp_path).folder)
     assert len(folders) == 3
+
+
+def test_content_is_that_of_the_files_and_not_of_their_times_or_size(dataset, tmp_path):
+    pets = dataset.split("test")
+    first = open_cache(dataset, pets, 32, tmp_path).content
+    os.utime(dataset.photograph_path(pets[0]), ns=(1, 1))
+    assert (
+        {open_cache(dataset, pets, size, tmp_path).content for size in (32, 48)} == {first, content_of(dataset, pets)} == {first}
+    )
+    dataset.trimap_path(pets[0]).write_bytes(dataset.trimap_path(pets[0]).read_bytes() + b"more")
+    assert open_cache(dataset, pets, 32, tmp_path).content == content_of(dataset, pets) != first
+    dataset.trimap_path(pets[0]).unlink()
+    with pytest.raises(DatasetError, match=rf"{pets[0].name}.png cannot be read: No such file"):
+        content_of(dataset, pets)
 
 
 def test_nothing_is_written_into_the_data_folder(dataset, temporary_workspace):

@@ -571,10 +571,13 @@ def test_figures_that_have_no_place_are_refused_before_anything_runs(workspace):
 def test_a_finished_run_says_where_the_library_has_changed_since(workspace, monkeypatch, capsys):
     monkeypatch.setattr("petseg_lib.execute.is_finished", lambda *given: True)
     (workspace / "runs" / "x").mkdir(parents=True)
-    for then, words in ((code(), "left alone; --force"), ("0" * 12, "left alone, though petseg_lib has changed since; --force")):
+    for then, words in ((code(), "left alone; --force"), ("0" * 12, "left alone, though petseg_lib changed since; --force")):
         (workspace / "runs" / "x" / "params.json").write_text(json.dumps({"notebook": NAME, "code": then}))
         run_notebook(NAME, "runs/x")
         assert f"[x] is finished already and {words} trains it again" in capsys.readouterr().out
+    monkeypatch.setattr("petseg_lib.execute.changed_since", lambda *given: True)
+    run_notebook(NAME, "runs/x")
+    assert "left alone, though petseg_lib and photographs or masks changed since; --force" in capsys.readouterr().out
 
 
 def test_data_is_meant_from_where_the_command_is_called(workspace, monkeypatch):

@@ -15,14 +15,16 @@ from contextlib import nullcontext
 from functools import partial
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from filelock import FileLock, Timeout
 from lightning_fabric.plugins.precision import Precision
+from PIL import Image
 from safetensors.torch import load_file
 
-from petseg_lib import checkpoints, devices, disk, graphs, normalisation, optimisation, runs, training, versions
+from petseg_lib import checkpoints, devices, disk, graphs, normalisation, optimisation, runs, trained_on, training, versions
 from petseg_lib.config import (
     ComparisonParameters,
     MeanStdParameters,
@@ -993,6 +995,38 @@ def test_an_interrupted_run_goes_on_with_its_own_photographs_alone(pets):
         assert len(history) == 3
         run.finish({})
     assert len(train(fewer, "runs/t/grown", epochs=2, force=True)[1]) == 2
+
+
+def test_masks_that_were_mended_are_not_taken_for_those_a_training_was_begun_with(tmp_path, capsys):
+    """The names of the photographs are as before, and so is every shape: only the files say it."""
+    folder = shutil.copytree(draw_pets(tmp_path / "drawn", 40), tmp_path / "pets")
+    drawn = load_pets(folder)
+    with pytest.raises(KeyboardInterrupt):
+        train(drawn, "runs/t/mended", epochs=3, stop_after=1)
+    begun = dict(runs.Run(workspace() / "runs/t/mended").provenance["photographs"])
+    mask = drawn.trimap_path(drawn.split("valid")[0])
+    before = mask.read_bytes()
+    with Image.open(mask) as image:
+        trimap = np.array(image)
+    trimap[:9] = 1
+    Image.fromarray(trimap).save(mask)
+    with pytest.raises(runs.RunError, match=r"mended was begun with other photographs or masks to validate, of the same names: "):
+        train(drawn, "runs/t/mended", epochs=3)
+    mask.write_bytes(before)  # at another time, which is nothing
+    run, history = train(drawn, "runs/t/mended", epochs=3)
+    run.finish({})
+    parameters = UNetParameters.checked(SMALL | {"epochs": 3, "data": str(folder), "run_dir": "runs/t/mended"})
+    assert len(history) == 3 and run.provenance["photographs"] == begun and not trained_on.changed_since(run, parameters)
+    capsys.readouterr()
+    with Image.open(photograph := drawn.photograph_path(drawn.split("train")[0])) as image:
+        image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(photograph)
+    assert trained_on.changed_since(run, parameters)
+    assert len(train(drawn, "runs/t/mended", epochs=3)[1]) == 3
+    assert "Photographs or masks to train have changed since these weights were trained." in capsys.readouterr().out
+    run.record(photographs={name: of[:2] for name, of in begun.items()})  # as versions before wrote it
+    assert not trained_on.changed_since(run, parameters)
+    shutil.rmtree(folder)
+    assert not trained_on.changed_since(run, parameters)
 
 
 def test_one_folder_of_data_may_be_named_in_several_ways(pets, monkeypatch):

@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +21,10 @@ from filelock import FileLock
 from petseg_lib.config import workspace
 from petseg_lib.data.masks import resize_trimap
 from petseg_lib.data.pets import Pet, PetDataset
-from petseg_lib.data.pictures import DatasetError, read_photograph, read_trimap
+from petseg_lib.data.pictures import DatasetError, read_photograph, read_trimap, reason
 from petseg_lib.disk import remove_left, settle
 
-FORMAT_VERSION = 2  # raise it when the same files would give other pixels
+FORMAT_VERSION = 3  # raise it when the same files would give other pixels, or other files are kept
 
 
 @dataclass
@@ -36,12 +36,14 @@ class Cache:
         names: names of the pets, N of them.
         images: (N, S, S, 3) uint8 RGB, read-only.
         trimaps: (N, S, S) uint8, 1 pet, 2 background, 3 border, read-only.
+        content: `content_of` the files that they were made from.
     """
 
     folder: Path
     names: tuple[str, ...]
     images: np.memmap
     trimaps: np.memmap
+    content: str
 
     def __len__(self) -> int:
         return len(self.names)
@@ -85,7 +87,8 @@ def resize_photograph(image: np.ndarray, size: int) -> np.ndarray:
 
 def _mapped(place: Path, names: tuple[str, ...]) -> Cache:
     images = np.load(place / "images.npy", mmap_mode="r")
-    return Cache(place, names, images, np.load(place / "trimaps.npy", mmap_mode="r"))
+    trimaps = np.load(place / "trimaps.npy", mmap_mode="r")
+    return Cache(place, names, images, trimaps, (place / "content").read_text(encoding="utf-8"))
 
 
 def key(dataset: PetDataset, pets: Sequence[Pet], image_size: int) -> str:
@@ -95,6 +98,30 @@ def key(dataset: PetDataset, pets: Sequence[Pet], image_size: int) -> str:
         stats = [path.stat() for path in (dataset.photograph_path(pet), dataset.trimap_path(pet))]
         made_from.update(json.dumps([pet.name, *((stat.st_size, stat.st_mtime_ns) for stat in stats)]).encode())
     return f"{image_size}px-{len(pets)}-{made_from.hexdigest()[:16]}"
+
+
+def content_of(dataset: PetDataset, pets: Sequence[Pet]) -> str:
+    """What stands in the pets' files, whatever their names and times: 16 hexadecimal digits of a SHA-256.
+
+    Raises:
+        DatasetError: a file cannot be read.
+    """
+    with ThreadPoolExecutor() as pool:
+        return _joined(pool.map(lambda pet: _digest(dataset, pet), pets))
+
+
+def _digest(dataset: PetDataset, pet: Pet) -> bytes:
+    both = b""
+    for path in (dataset.photograph_path(pet), dataset.trimap_path(pet)):
+        try:
+            both += hashlib.sha256(path.read_bytes()).digest()
+        except OSError as error:
+            raise DatasetError(f"{path} cannot be read: {reason(error)}") from error
+    return both
+
+
+def _joined(digests: Iterable[bytes]) -> str:
+    return hashlib.sha256(b"".join(digests)).hexdigest()[:16]
 
 
 def _build_aside(dataset: PetDataset, pets: Sequence[Pet], size: int, place: Path) -> None:
@@ -135,14 +162,16 @@ def _build(dataset: PetDataset, pets: Sequence[Pet], size: int, place: Path) -> 
     for array in (images, trimaps):
         _reserve(array)
 
-    def fill(row: int) -> None:
+    def fill(row: int) -> bytes:
         images[row], trimaps[row] = _read_pair(dataset, pets[row], size)
+        return _digest(dataset, pets[row])  # of files that the operating system holds in memory now
 
     # Threads: Pillow and OpenCV let go of the interpreter while they decode and resize.
     with ThreadPoolExecutor() as pool:
-        list(pool.map(fill, range(len(pets))))
+        content = _joined(pool.map(fill, range(len(pets))))
     images.flush()
     trimaps.flush()
+    (place / "content").write_text(content, encoding="utf-8")
 
 
 def _read_pair(dataset: PetDataset, pet: Pet, size: int) -> tuple[np.ndarray, np.ndarray]:
