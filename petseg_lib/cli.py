@@ -222,7 +222,7 @@ def _predict(options: argparse.Namespace) -> int:
 
 def _report(options: argparse.Namespace) -> None:
     from petseg_lib.config import shown, workspace
-    from petseg_lib.report import find_browser, missing_runs, print_pdf, write_report, write_tables
+    from petseg_lib.report import NO_NOTEBOOK, find_browser, missing_runs, print_pdf, without_notebook, write_report, write_tables
 
     folder = workspace() / options.runs_dir
     page, tables = write_report(folder, folder / "report.html"), write_tables(folder)
@@ -234,6 +234,8 @@ def _report(options: argparse.Namespace) -> None:
         print(shown(print_pdf(browser, page, folder / "report.pdf")) if browser else NO_BROWSER)
     if missing := missing_runs(folder):
         print(f"petseg: not finished, and so not in the report: {', '.join(missing)}", file=sys.stderr)
+    if others := without_notebook(folder):
+        print(f"petseg: not shown in the report: {', '.join(others)}, {NO_NOTEBOOK}", file=sys.stderr)
 
 
 def _pets(options: argparse.Namespace) -> None:

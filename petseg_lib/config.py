@@ -116,7 +116,9 @@ class ImageParameters(Parameters):
     scale_min: number(float, gt=0, le=1) = Field(0.8, description="smallest zoom factor, above 0 to 1")
     scale_max: number(float, ge=1, le=4) = Field(1.2, description="largest zoom factor, 1 to 4")
     rotate: number(float, ge=0, le=180) = Field(15.0, description="largest rotation, degrees, 0 to 180")
-    colour: number(float, ge=0, le=1) = Field(0.2, description="strength of brightness, contrast, hue changes, 0 to 1")
+    colour: number(float, ge=0, le=1) = Field(
+        0.2, description="strength of changes of brightness, contrast, saturation, hue, 0 to 1"
+    )
     seed: number(int, ge=0, lt=2**31) = Field(0, description="seed of every random choice, 0 to 2147483647")
 
 
@@ -221,7 +223,9 @@ class ResNet34UNetParameters(TrainingParameters):
         "default", description="default (true ResNet34 blocks), report (the report's own network)"
     )
     epochs: number(int, ge=1, le=100_000) = Field(32, description=TrainingParameters.model_fields["epochs"].description)
-    depth: number(int, ge=2, le=6) = Field(5, description="halvings of the resolution, 2 to 5; variant `report` has 6")
+    depth: number(int, ge=2, le=6) = Field(
+        5, description="halvings of the resolution, 2 to 5 (stem_stride 1: one less); report: 6"
+    )
     stem: Literal["7x7", "3x3"] = Field("7x7", description="first convolution: 7x7 (ResNet's), 3x3 (two of them, as in the UNet)")
     stem_stride: number(int, ge=1, le=2) = Field(
         2, description="stride of the first convolution; 1 keeps full resolution, at 3.5 times the arithmetic"

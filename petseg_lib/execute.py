@@ -219,7 +219,7 @@ def _environment(temporary: Path) -> dict[str, str]:
     folder.mkdir(parents=True)
     (folder / "kernel.json").write_text(json.dumps(kernel), encoding="utf-8")
     paths = [str(temporary), *filter(None, [os.environ.get("JUPYTER_PATH")])]
-    return os.environ | {"JUPYTER_PATH": os.pathsep.join(paths), "PETSEG_WORKSPACE": str(workspace())}
+    return os.environ | {"JUPYTER_PATH": os.pathsep.join(paths), "PETSEG_WORKSPACE": str(workspace()), "PETSEG_EXECUTED": "1"}
 
 
 def _show(stream: TextIO, run: str) -> None:

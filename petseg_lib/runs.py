@@ -1,6 +1,7 @@
 """The run folder: the only thing that passes from one notebook to the next."""
 
 import json
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from petseg_lib.versions import made_with
 OF_NO_RESULT = ("figures_dir", "figure_formats", "loader_workers", "cuda_graphs", "bad_samples")
 # What a run makes. The executed notebook is not among it: papermill writes that while the run is under way.
 _RESULTS = ("metrics.json", "history.csv", "per_image.csv", "model.safetensors", "stats.json", "resume", "tensorboard")
+_OF_THE_MACHINE = ("device", "precision", "images_per_second")
 _RESULTS += (_CUTOUTS := ("masks", "cutouts", "cutouts.csv"))
 
 
@@ -80,12 +82,24 @@ class Run:
         names = dict.fromkeys(("name", "breed", "species"), str)
         return pd.read_csv(self._existing("per_image.csv"), dtype=names, keep_default_na=False)
 
+    @property
+    def has_notebook(self) -> bool:
+        """Whether notebook.ipynb shows this run: JupyterLab leaves none, and what lies there may be an earlier run's."""
+        return self.complete and self.provenance.get("executed", True) and (self.folder / "notebook.ipynb").is_file()
+
     def record(self, **entries: Any) -> None:
         """Add entries to params.json."""
         write_json(self.folder / "params.json", self._json("params.json") | entries)
 
     def finish(self, metrics: dict[str, Any]) -> None:
-        """Write metrics.json, which makes the run complete, and drop what only a run under way needs."""
+        """Write metrics.json, which makes the run complete, and drop what only a run under way needs.
+
+        A finished training that is measured again keeps what was measured of the machine that trained it.
+        """
+        if self.complete:
+            metrics = metrics | {name: value for name, value in self.metrics.items() if name in _OF_THE_MACHINE}
+        else:
+            self.record(executed="PETSEG_EXECUTED" in os.environ)
         write_json(self.folder / "metrics.json", metrics)
         shutil.rmtree(self.folder / "resume", ignore_errors=True)
         unlock(self.folder)

@@ -64,7 +64,10 @@ def test_each_column_and_key_of_a_training_is_named(pets, fabric):
 
 def test_each_key_of_a_run_is_named():
     run = runs.open_run(UNetParameters(), "03_unet_training")
-    same("params.json", [*json.loads((run.folder / "params.json").read_text()), "left_out", "normalisation", "photographs"])
+    same(
+        "params.json",
+        [*json.loads((run.folder / "params.json").read_text()), "left_out", "normalisation", "executed", "photographs"],
+    )
     runs.unlock(run.folder)
     same("stats.json", [field.name for field in fields(ChannelStatistics)])
     same("cutouts.csv", cutouts.COLUMNS)

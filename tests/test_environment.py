@@ -56,4 +56,4 @@ def test_every_dependency_is_there_with_the_same_range():
         for requirement in map(Requirement, PROJECT["dependencies"])
     }
     assert given == wanted
-    assert bounds(in_conda["python"]) == bounds(PROJECT["requires-python"])
+    assert bounds(in_conda["python"]) == bounds(PROJECT["requires-python"]) | {"<3.14"}  # where README wants a C compiler

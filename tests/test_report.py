@@ -20,7 +20,7 @@ from petseg_lib.cli import main
 from petseg_lib.config import UNetParameters
 from petseg_lib.data.masks import BORDER_POLICIES
 from petseg_lib.profiles import REPOSITORY
-from petseg_lib.report import find_browser, missing_runs, print_pdf, write_report, write_tables
+from petseg_lib.report import find_browser, missing_runs, print_pdf, without_notebook, write_report, write_tables
 from petseg_lib.report.chapters import _parts, read_chapters
 from petseg_lib.report.pdf import NAMES, WINDOWS_FOLDERS, PdfError
 from petseg_lib.report.provenance import facts, moment, settings
@@ -36,6 +36,7 @@ from petseg_lib.report.tables import (
     summary,
     tables_of,
 )
+from petseg_lib.runs import Run
 
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 SECONDS = 83.0
@@ -262,6 +263,37 @@ def test_the_summary_is_arithmetic_on_the_run_folders(page):
         *("unet_long", "0.7500", "0.7500 to 0.7500", "1,942,577", "1.516", "157.1", "16", "1 min 23 s"),
     ]
     assert page.around("Test images: 5. Device: cpu, 32-true.")
+
+
+def test_runs_that_were_made_in_jupyterlab_are_named_and_no_older_notebook_is_shown_for_them(runs, monkeypatch, capsys):
+    """JupyterLab writes params.json and metrics.json anew, and leaves the notebook of an earlier run where it was."""
+    again = Run(runs / "unet_long")
+    metrics = again.metrics
+    (again.folder / "metrics.json").unlink()  # as `open_run` does
+    monkeypatch.delenv("PETSEG_EXECUTED", raising=False)
+    again.finish(metrics)
+    (runs / "unet" / "notebook.ipynb").rename(runs / "unet" / "moved.ipynb")
+    assert without_notebook(runs) == ["unet", "unet_long"]
+    assert main(["report", "runs/trial"]) == 2
+    assert "nothing to report in runs/trial: unet, unet_long, finished, but with no executed notebook" in capsys.readouterr().err
+    (runs / "unet" / "moved.ipynb").rename(runs / "unet" / "notebook.ipynb")
+    assert main(["report", "runs/trial"]) == 0
+    assert "petseg: not shown in the report: unet_long, finished, but with no" in capsys.readouterr().err
+    assert [chapter.run.name for chapter in read_chapters(runs)] == ["unet"]
+    page = Page((runs / "report.html").read_text(encoding="utf-8"))
+    assert page.around("unet_long") and page.around(", finished, but with no executed notebook")
+    (again.folder / "metrics.json").unlink()
+    monkeypatch.setenv("PETSEG_EXECUTED", "1")
+    again.finish(metrics)
+    assert without_notebook(runs) == []
+
+
+def test_a_finished_training_that_is_measured_again_keeps_what_its_own_machine_gave(runs, monkeypatch):
+    monkeypatch.delenv("PETSEG_EXECUTED", raising=False)
+    run = Run(runs / "unet")
+    run.finish(run.metrics | {"device": "cuda", "precision": "bf16-mixed", "images_per_second": 9.0, "test_images": 6})
+    assert (run.metrics["device"], run.metrics["precision"], run.metrics["images_per_second"]) == ("cpu", "32-true", 157.07)
+    assert run.metrics["test_images"] == 6 and run.has_notebook
 
 
 def test_runs_that_did_not_finish_are_named(runs, temporary_workspace, monkeypatch, capsys):

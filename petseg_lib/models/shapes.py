@@ -53,7 +53,9 @@ def stage_shapes(model: SegmentationNetwork, image_size: int) -> Shapes:
         return hook
 
     handles = [model.encoder.register_forward_hook(watch("encoder"))]
-    handles += [block.register_forward_hook(watch("decoder")) for block in model.decoder.blocks]
+    # The report's ResNet34-UNet ends in two more stages, in its head.
+    ends = [part for part in model.head.children() if isinstance(part, nn.Sequential)]
+    handles += [block.register_forward_hook(watch("decoder")) for block in (*model.decoder.blocks, *ends)]
     try:
         logits = dry_pass(model, image_size)
     finally:

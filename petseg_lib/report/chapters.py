@@ -53,8 +53,8 @@ class Chapter:
 
 
 def read_chapters(runs_folder: Path) -> list[Chapter]:
-    """The finished runs of a folder of run folders, in the order of their notebooks."""
-    runs = [run for run in map(Run, sorted(runs_folder.glob("*/"))) if run.complete and (run.folder / "notebook.ipynb").is_file()]
+    """The finished runs of a folder of run folders, in the order of their notebooks, but for those that `without_notebook` names."""
+    runs = [run for run in map(Run, sorted(runs_folder.glob("*/"))) if run.has_notebook]
     executed = [(run, nbformat.read(run.folder / "notebook.ipynb", as_version=4)) for run in runs]
     executed.sort(key=lambda pair: _source(pair[1]))
     anchors: dict[str, str] = {}
@@ -62,6 +62,11 @@ def read_chapters(runs_folder: Path) -> list[Chapter]:
         anchors.setdefault(_source(notebook), f"run-{number}")
     told: dict[str, tuple[str, str]] = {}
     return [_chapter(f"run-{number}", *pair, anchors, told) for number, pair in enumerate(executed, start=1)]
+
+
+def without_notebook(runs_folder: Path) -> list[str]:
+    """The finished runs of which there is no executed notebook to show, since they ran in JupyterLab."""
+    return [run.name for run in map(Run, sorted(runs_folder.glob("*/"))) if run.complete and not run.has_notebook]
 
 
 def _source(notebook: NotebookNode) -> str:

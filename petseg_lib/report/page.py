@@ -11,11 +11,15 @@ from nbconvert.preprocessors import CoalesceStreamsPreprocessor, CSSHTMLHeaderPr
 from petseg_lib.config import ParameterError, shown
 from petseg_lib.disk import write_atomically
 from petseg_lib.profiles import load_profile, profile_of
-from petseg_lib.report.chapters import Chapter, read_chapters
+from petseg_lib.report.chapters import Chapter, read_chapters, without_notebook
 from petseg_lib.report.provenance import facts, moment, settings
 from petseg_lib.report.tables import measured_runs, summary
 from petseg_lib.runs import Run
 
+# After the names of runs.
+NO_NOTEBOOK = (
+    "finished, but with no executed notebook, as after a run in JupyterLab; petseg run makes one (of a training with --force)"
+)
 _CODE_STYLE = "friendly"  # of pygments
 
 
@@ -30,11 +34,13 @@ def write_report(runs_folder: str | Path, out_html: str | Path) -> Path:
         The page's path.
 
     Raises:
-        ParameterError: no run in the folder is finished.
+        ParameterError: no run in the folder is finished, or none has an executed notebook.
     """
     runs_folder, out_html = Path(runs_folder), Path(out_html)
     chapters = read_chapters(runs_folder)
     if not chapters:
+        if names := without_notebook(runs_folder):
+            raise ParameterError(f"nothing to report in {shown(runs_folder)}: {', '.join(names)}, {NO_NOTEBOOK}")
         raise ParameterError(f"no finished run in {shown(runs_folder)}: there is nothing to report")
     cells = _exporter()
     exported = [cells.from_notebook_node(chapter.notebook) for chapter in chapters]
@@ -46,6 +52,8 @@ def write_report(runs_folder: str | Path, out_html: str | Path) -> Path:
         command=f"petseg report {shown(runs_folder)}",
         ended=max((chapter.ended for chapter in chapters if chapter.ended), default=None),
         missing=missing_runs(runs_folder),
+        without_notebook=without_notebook(runs_folder),
+        no_notebook=NO_NOTEBOOK,
         summary=summary(measured) if measured else None,
         anchors={chapter.run.name: chapter.anchor for chapter in chapters},
         chapters=[_described(chapter, html) for chapter, (html, _) in zip(chapters, exported, strict=True)],
