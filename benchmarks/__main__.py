@@ -11,8 +11,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
-
 from benchmarks import (
     caching,
     choices,
@@ -34,6 +32,7 @@ from benchmarks.write_up import write_up
 from petseg_lib.config import workspace
 from petseg_lib.data.pets import dataset_folder
 from petseg_lib.disk import write_atomically
+from petseg_lib.gpus import finds_cuda
 
 HERE = Path(__file__).parent
 # In this order: the epochs leave the weights that the evaluations use.
@@ -60,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the suite; returns the exit status."""
     options = _parser().parse_args(arguments)
     data = dataset_folder(options.data)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = "cuda" if finds_cuda() else "cpu"
     standing = HERE / "gpu" if device == "cuda" else HERE
     out = Path(options.out or (workspace() / "build" / "bench-quick" if options.quick else standing))
     out.mkdir(parents=True, exist_ok=True)

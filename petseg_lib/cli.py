@@ -1,6 +1,7 @@
 """The command `petseg`. Heavy packages are imported by the command that needs them, so that --help is quick."""
 
 import argparse
+import errno
 import io
 import os
 import signal
@@ -89,6 +90,11 @@ def _answer(options: argparse.Namespace) -> int:
         print("petseg: interrupted", file=sys.stderr)
         return 130
     except OSError as error:
+        if (
+            sys.platform == "win32" and error.errno == errno.EINVAL and not error.filename
+        ):  # there, of a pipe that `more` has left
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
         if not error.filename:
             raise
         return _unusable(error)

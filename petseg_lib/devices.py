@@ -2,6 +2,7 @@
 
 import ctypes
 import logging
+import re
 import sys
 
 import torch
@@ -9,9 +10,16 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments import LightningEnvironment
 
 from petseg_lib.config import ReadableError
+from petseg_lib.gpus import finds_cuda
 
 TRIM_THRESHOLD, MMAP_MAX, ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
-FULL = ("out of memory", "DefaultCPUAllocator", "ALLOC_FAILED", "ALLOCATION_FAILED")  # in words of PyTorch, cuBLAS, cuDNN
+FULL = (
+    "out of memory",
+    "Invalid buffer size",
+    "DefaultCPUAllocator",
+    "ALLOC_FAILED",
+    "ALLOCATION_FAILED",
+)  # of PyTorch, Metal, cuBLAS, cuDNN
 
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # in notebooks its word on the precision looked like an error
 
@@ -24,8 +32,14 @@ def open_fabric(device: str = "auto", precision: str = "auto") -> Fabric:
         precision: `auto` (bf16 where the hardware computes in it), `32-true`, `bf16-mixed` or `16-mixed`.
 
     Raises:
-        ReadableError: the GPU is not there, or is Apple's, where other arithmetic than float32 fails in part of the versions.
+        ReadableError: the GPU is not there, cannot be used (`auto` then says so, and takes the CPU), or is Apple's, where other arithmetic than float32 fails in part of the versions.
     """
+    trouble = cuda_trouble() if device in ("auto", "cuda") else ""
+    if trouble and device == "cuda":
+        raise ReadableError(f"parameter device is 'cuda', but {trouble}")
+    if trouble:
+        print(f"The GPU is not used: {trouble}.", flush=True)
+        device = "cpu"  # Fabric would take it
     gpus = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not gpus.get(device, True):
         has = "cpu and " + ", ".join(name for name in gpus if gpus[name]) if any(gpus.values()) else "cpu alone"
@@ -42,6 +56,26 @@ def open_fabric(device: str = "auto", precision: str = "auto") -> Fabric:
 def _fabric(device: str, precision: str) -> Fabric:
     # A run is one process. In a Slurm job Fabric would take it for one of SLURM_NTASKS, or refuse to begin.
     return Fabric(accelerator=device, devices=1, precision=precision, plugins=[LightningEnvironment()])
+
+
+def cuda_trouble() -> str:
+    """Why nothing can be computed on a GPU that PyTorch counts, as words that go on after "but"; empty where it can, or there is none."""
+    if not torch.cuda.is_available():
+        return ""
+    if not finds_cuda():
+        return "its driver is too old for this PyTorch, or does not start"
+    major, minor = torch.cuda.get_device_capability()
+    built_for = torch.cuda.get_arch_list()
+    codes = [re.fullmatch(r"(sm|compute)_(\d+)(\d)[a-z]?", each) for each in built_for]
+    # Binaries (sm) serve later minor versions of their architecture, the intermediate code (compute) all later ones.
+    fits = [
+        (int(code[2]), int(code[3])) <= (major, minor) and (code[1] == "compute" or int(code[2]) == major)
+        for code in codes
+        if code
+    ]
+    if torch.version.hip or not fits or any(fits):
+        return ""
+    return f"{torch.cuda.get_device_name()} has compute capability {major}.{minor}, and this PyTorch is built for {', '.join(built_for)}"
 
 
 def best_precision(device: torch.device) -> str:

@@ -13,12 +13,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TextIO
 
 from petseg_lib.config import NOTEBOOKS, ParameterError, shown, workspace
 from petseg_lib.disk import replace
-from petseg_lib.gpus import one_gpu
+from petseg_lib.gpus import LIGHT, one_gpu
 from petseg_lib.locks import check_free
 from petseg_lib.profiles import Profile, ProfileMissing, checked, figures_folder, find_file, load_profile, profile_of
 from petseg_lib.runs import Run, check_data, check_place, is_finished
@@ -193,7 +194,8 @@ def _papermill(notebook: Path, output: Path, parameters: dict[str, Any], tempora
         # JSON is YAML, and a file needs no quoting.
         (temporary / "parameters.yaml").write_text(json.dumps(parameters), encoding="utf-8")
         command += ["--parameters_file", str(temporary / "parameters.yaml")]
-    with (temporary / "stderr").open("wb") as complaints, one_gpu(workspace() / "runs") as gpu:
+    own_gpu = nullcontext({}) if notebook.stem in LIGHT else one_gpu(workspace() / "runs")
+    with (temporary / "stderr").open("wb") as complaints, own_gpu as gpu:
         process = subprocess.Popen(
             command,
             env=_environment(temporary) | gpu,

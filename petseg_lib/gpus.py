@@ -12,6 +12,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 RUNS_AT_ONCE = "PETSEG_RUNS_AT_ONCE"
+LIGHT = ("01_data_exploration", "02_mean_std", "06_ablations")  # they compute on no GPU: what 06 trains takes its own
 
 
 def usable_cores() -> int:
@@ -38,14 +39,21 @@ def count_gpus() -> int:
     """How many GPUs CUDA finds under CUDA_VISIBLE_DEVICES."""
     import torch
 
-    return torch.cuda.device_count()
+    return torch.cuda.device_count() if finds_cuda() else 0
+
+
+def finds_cuda() -> bool:
+    """Whether CUDA itself finds a GPU: Lightning Fabric has torch ask NVML, which counts those that the driver is too old for."""
+    import torch
+
+    return torch.cuda.is_available() and torch._C._cuda_getDeviceCount() > 0
 
 
 def computes_on_gpu() -> bool:
     """Whether a run with `device: auto` computes on a GPU here, NVIDIA's, AMD's or Apple's, and not on the CPU."""
     import torch
 
-    return torch.cuda.is_available() or torch.backends.mps.is_available()  # Lightning Fabric takes no other
+    return finds_cuda() or torch.backends.mps.is_available()  # Lightning Fabric takes no other
 
 
 @contextmanager

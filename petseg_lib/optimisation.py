@@ -36,6 +36,14 @@ class _AsWeightsLie:
                 column[:] = [each.permute(0, 2, 3, 1) if moved and each.ndim == 4 else each for each, moved in pairs]
         return has_complex
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The moments are laid as the weights lie here: fused steps of GPUs refuse others, and Apple's GPUs have another order."""
+        super().load_state_dict(state_dict)
+        for weight, state in self.state.items():
+            for name, moment in state.items():
+                if isinstance(moment, Tensor) and moment.shape == weight.shape and moment.stride() != weight.stride():
+                    state[name] = torch.empty_like(weight, dtype=moment.dtype).copy_(moment)
+
 
 class _Adam(_AsWeightsLie, torch.optim.Adam):
     pass

@@ -222,10 +222,10 @@ def test_workers_suit_the_device_and_the_memory_that_they_share(monkeypatch):
     monkeypatch.setattr(loaders.sys, "platform", "linux")
     free = 2**30
     monkeypatch.setattr(loaders.shutil, "disk_usage", lambda folder: SimpleNamespace(free=free))
-    monkeypatch.setattr(loaders.torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(loaders, "finds_cuda", lambda: False)
     assert loaders.worker_count(parameters(batch_size=8)) == 0
     assert loaders.worker_count(parameters(loader_workers=3, batch_size=8)) == 3
-    monkeypatch.setattr(loaders.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(loaders, "finds_cuda", lambda: True)
     monkeypatch.setattr(loaders, "SHARED_MEMORY", Path())
     monkeypatch.delenv(loaders.RUNS_AT_ONCE, raising=False)
     assert loaders.worker_count(parameters(batch_size=8)) == 6
@@ -244,7 +244,7 @@ def test_workers_suit_the_device_and_the_memory_that_they_share(monkeypatch):
 
 def test_a_run_on_the_cpu_opens_no_gpu(cache, monkeypatch):
     """To pin batches makes a context there, and fails where the GPU is another's."""
-    monkeypatch.setattr(loaders.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(loaders, "finds_cuda", lambda: True)
     pinned = {
         device: build_loader(cache, parameters(device=device), MEAN, STD, train=False).pin_memory for device in ("cpu", "auto")
     }

@@ -1,6 +1,7 @@
 """`petseg run` in processes of its own, with stand-in notebooks."""
 
 import argparse
+import errno
 import io
 import json
 import os
@@ -431,6 +432,16 @@ def test_a_reader_that_goes_away_is_no_error_of_ours(workspace):
     done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
     os.close(writing)
     assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_a_reader_that_goes_away_on_windows_is_no_error_of_ours_either(workspace, monkeypatch):
+    """There a pipe without a reader is an invalid argument."""
+    monkeypatch.setattr("petseg_lib.cli._pets", lambda options: (_ for _ in ()).throw(OSError(errno.EINVAL, "Invalid argument")))
+    with pytest.raises(OSError, match="Invalid argument"):
+        main(["pets", str(workspace / "pets")])
+    monkeypatch.setattr("petseg_lib.cli.sys.platform", "win32")
+    monkeypatch.setattr("petseg_lib.cli.os.dup2", lambda *given: None)
+    assert main(["pets", str(workspace / "pets")]) == 1
 
 
 def test_another_pipe_that_breaks_keeps_its_traceback(workspace, monkeypatch):

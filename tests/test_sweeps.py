@@ -502,6 +502,23 @@ def test_no_run_is_given_a_gpu_that_is_not_there(tmp_path, monkeypatch):
         assert environment == {}
 
 
+@pytest.mark.parametrize(("name", "waits"), [("02_mean_std", False), ("03_unet_training", True)])
+def test_a_notebook_that_computes_on_no_gpu_waits_for_none(tmp_path, monkeypatch, name, waits):
+    monkeypatch.setattr(gpus, "count_gpus", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    monkeypatch.setattr(execute, "workspace", lambda: tmp_path)
+    taken = []
+
+    def waiting(locks):
+        taken.append(sorted(locks))
+        raise InterruptedError
+
+    monkeypatch.setattr(gpus, "_first_free", waiting)
+    with pytest.raises(InterruptedError if waits else execute.NotebookError):
+        execute.execute(tmp_path / f"{name}.ipynb", tmp_path / "run", {})  # which is not there
+    assert taken == [["0", "1"]] * waits
+
+
 @pytest.mark.parametrize("named", ["", "3"])
 def test_a_run_that_was_given_one_gpu_or_none_keeps_it(tmp_path, monkeypatch, named):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)

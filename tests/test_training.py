@@ -6,6 +6,7 @@ import json
 import math
 import multiprocessing
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -601,6 +602,70 @@ def test_a_device_that_is_not_there_is_one_sentence(monkeypatch, device):
         ReadableError, match=f"^parameter device is '{device}', but this machine with this PyTorch has cpu alone$"
     ):
         devices.open_fabric(device)
+
+
+PASCAL = r"Quadro P6 has compute capability 6\.1, and this PyTorch is built for sm_75, sm_86, compute_90"
+
+
+@pytest.mark.parametrize(
+    ("finds", "capability", "trouble"),
+    [
+        (False, None, "its driver is too old for this PyTorch, or does not start"),
+        (True, (6, 1), PASCAL),
+        (True, (7, 2), PASCAL.replace(r"6\.1", r"7\.2")),  # of its architecture, but before the oldest of it
+        (True, (7, 5), ""),
+        (True, (8, 9), ""),
+        (True, (8, 0), PASCAL.replace(r"6\.1", r"8\.0")),
+        (True, (12, 0), ""),  # compiled anew from the intermediate code of 9.0
+    ],
+)
+def test_a_gpu_that_cannot_compute_is_left_alone_and_refused_where_it_was_asked_for(
+    monkeypatch, capsys, finds, capability, trouble
+):
+    """NVML, which Lightning Fabric has torch ask, counts GPUs that the driver or the wheel is too old or too new for."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(devices, "finds_cuda", lambda: finds)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *device: capability)
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_86", "compute_90"])
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Quadro P6")
+    monkeypatch.setattr(
+        devices, "_fabric", lambda device, precision: SimpleNamespace(device=torch.device(device.replace("auto", "cuda")))
+    )
+    if not trouble:
+        assert [devices.open_fabric(device).device.type for device in ("auto", "cuda")] == ["cuda", "cuda"]
+        assert capsys.readouterr().out == ""
+        return
+    assert devices.open_fabric("auto").device.type == "cpu"
+    assert re.fullmatch(rf"The GPU is not used: {trouble}\.\n", capsys.readouterr().out)
+    with pytest.raises(ReadableError, match=rf"^parameter device is 'cuda', but {trouble}$"):
+        devices.open_fabric("cuda")
+    assert devices.open_fabric("cpu").device.type == "cpu"
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "muon"])
+def test_moments_lie_as_the_weights_do_though_they_come_from_a_machine_with_another_order(name):
+    """A GPU's fused step refuses moments of another order than the weights', such as those of Apple's GPUs on NVIDIA's."""
+    parameters = UNetParameters.checked({"optimizer": name, "width": 4, "depth": 1})
+
+    def stepped(layout):
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.Conv2d(8, 8, 3), torch.nn.Conv2d(8, 1, 1))
+        model = model.to(memory_format=layout)
+        optimizer = optimisation.build_optimizer(model, parameters)
+        model(torch.ones(1, 3, 8, 8)).sum().backward()
+        optimizer.step()
+        return optimizer
+
+    begun, going_on = stepped(torch.contiguous_format), stepped(torch.channels_last)
+    going_on.load_state_dict(begun.state_dict())
+    moments = 0
+    for (weight, state), before in zip(going_on.state.items(), begun.state.values(), strict=True):
+        for key, value in state.items():
+            assert torch.equal(value, before[key])
+            if value.shape == weight.shape:
+                assert value.stride() == weight.stride()
+                moments += weight.ndim == 4
+    assert moments >= 3
 
 
 def test_apples_gpus_compute_in_float32_alone(monkeypatch):

@@ -22,7 +22,7 @@ from petseg_lib.data.augment import build_augmentation, cutmix, reseed
 from petseg_lib.data.cache import Cache
 from petseg_lib.data.masks import target_and_scored
 from petseg_lib.devices import memory_format
-from petseg_lib.gpus import RUNS_AT_ONCE, usable_cores
+from petseg_lib.gpus import RUNS_AT_ONCE, finds_cuda, usable_cores
 
 MOST_WORKERS = 8
 SHARED_MEMORY = Path("/dev/shm")  # through which Linux' worker processes hand over batches; small in many containers
@@ -96,7 +96,7 @@ def worker_count(parameters: TrainingParameters) -> int:
 
 
 def _computes_on_cuda(parameters: TrainingParameters) -> bool:
-    return parameters.device in ("auto", "cuda") and torch.cuda.is_available()
+    return parameters.device in ("auto", "cuda") and finds_cuda()
 
 
 def set_epoch(loader: DataLoader, epoch: int, last: int | None = None) -> None:
