@@ -19,7 +19,7 @@ from petseg_lib.data.statistics import channel_statistics, save_statistics
 from petseg_lib.evaluation import evaluate
 from petseg_lib.execute import find_notebook
 from petseg_lib.models import build_model
-from petseg_lib.runs import Run, open_run
+from petseg_lib.runs import open_run
 
 TORCH = "importing torch"
 ALL = "what notebook 03 imports"
@@ -131,10 +131,11 @@ def _prepare(setting: Setting) -> None:
     folder = setting.new_folder("opened")
     (folder / "opening.yaml").write_text(SWEEP, encoding="utf-8")
     dataset = setting.dataset()
-    (folder / "mean_std").mkdir()
+    values = _settings(setting, "02_mean_std", "run") | {"run_dir": str(folder / "mean_std")}
+    run = open_run(NOTEBOOKS["02_mean_std"].checked(values), "02_mean_std")
     statistics = channel_statistics([dataset.photograph_path(pet) for pet in dataset.split("train")])
     save_statistics(statistics, folder / "mean_std" / "stats.json")
-    Run(folder / "mean_std").finish({})
+    run.finish({})
     if "05_comparison" in setting.sizes.notebooks:
         for name in ("03_unet_training", "04_resnet34_unet_training"):
             _train(setting, name, statistics.pixel_mean, statistics.pixel_std)
